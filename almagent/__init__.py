@@ -1,0 +1,3 @@
+"""Host agent for ALM stacks."""
+
+__version__ = "0.1.0"
