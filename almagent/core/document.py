@@ -1,0 +1,323 @@
+"""The control plane's config document -> `Spec`. One table for the three dialects; nothing half-read.
+
+A document is refused whole, with the field and the reason, before any side effect. Values never appear in
+the text of an error: most of them are secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from almagent.core.gitref import GitRefError, check_reference, mend_private_key, parse_repository
+from almagent.core.imageref import ImageRefError, parse_image
+from almagent.core.model import GitSource, RegistryLogin, Secret, Spec
+
+MAX_ENVIRONMENT_ENTRY = (
+    128 * 1024 - 1
+)  # bytes of NAME=value; the kernel takes no longer string (execve(2))
+
+# canonical name -> the names it goes by: the API's, the original agent's, its oldest
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "image": ("image", "container_image"),
+    "environment_variables": (
+        "environment_variables",
+        "environmentVariables",
+        "container_env_vars",
+    ),
+    "gitRepo": ("gitRepo", "container_git_repo", "code"),
+    "gitReference": ("gitReference", "container_git_reference"),
+    "gitPrivateKey": ("gitPrivateKey", "container_git_private_key"),
+    "codeDir": ("codeDir", "container_code_dir"),
+    "ports": ("ports", "container_ports"),
+    "updated": ("updated", "container_updated"),
+    "registryUsername": ("registryUsername", "container_registry_username"),
+    "registryPassword": ("registryPassword", "container_registry_password"),
+    "users": ("users", "container_users"),
+    "addons": ("addons", "container_addons"),
+    "storage": ("storage", "container_storage"),
+}
+NOT_ACTED_ON = ("users", "addons", "storage")
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_RESERVED_DIRS = ("/proc", "/sys", "/dev", "/etc", "/tmp/init", "/var/log")  # noqa: S108 - in the container
+
+
+class DocumentError(ValueError):
+    """The document cannot be used. The text is one line and names field and reason."""
+
+
+def parse(raw: bytes) -> Spec | None:
+    """None: nothing is defined for the flag (an empty body, {}, [] or null). Raises DocumentError."""
+    document = _decode(raw)
+    if document is None or document in ({}, []):
+        return None
+    if not isinstance(document, dict):
+        raise DocumentError("the document must be a JSON object")
+    given = _canonical(document)
+    if not given:
+        raise DocumentError("image: is required")
+    try:
+        fields = _Fields.model_validate(given)
+    except ValidationError as exc:
+        raise DocumentError(_explain(exc)) from None  # the original holds the values
+    return _spec(fields)
+
+
+def without_credentials(spec: Spec) -> Spec:
+    """The spec as it may be kept on disk: git keys and logins are left out, they are fetched again."""
+    source = spec.source
+    if source is not None:
+        source = GitSource(source.url, source.reference)
+    return replace(spec, source=source, registry=None)
+
+
+def _decode(raw: bytes) -> Any:
+    text = raw.strip()
+    if not text:
+        return None
+    try:
+        return json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise DocumentError("the document is not valid JSON") from None
+
+
+def _no_constant(_name: str) -> None:
+    raise ValueError  # NaN and Infinity are no JSON
+
+
+def _canonical(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The first name with a value wins; null and "" are the same as absent (PHP encodes them so)."""
+    found = {}
+    for field, names in NAMES.items():
+        values = (document[name] for name in names if document.get(name) not in (None, ""))
+        for value in values:
+            found[field] = value
+            break
+    return found
+
+
+def _explain(exc: ValidationError) -> str:
+    lines = []
+    for error in exc.errors(include_input=False, include_url=False, include_context=False):
+        where = ".".join(str(part) for part in error["loc"][:2]) or "document"
+        reason = "is required" if error["type"] == "missing" else error["msg"]
+        lines.append(f"{where}: {reason}")
+    return "; ".join(dict.fromkeys(lines))[:400]
+
+
+# --- fields --------------------------------------------------------------------------------------
+
+
+def _refuse(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{reason}", {"reason": reason})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _refuse("must be a string")
+    return value
+
+
+def _by(check: Callable[[str], str], error: type[ValueError]) -> BeforeValidator:
+    def validate(value: Any) -> str:
+        try:
+            return check(_text(value))
+        except error as exc:
+            raise _refuse(str(exc)) from None
+
+    return BeforeValidator(validate)
+
+
+def _environment(value: Any) -> dict[str, Secret]:
+    if value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise _refuse("must be an object of names and values")
+    return {_variable_name(name): _variable_value(name, entry) for name, entry in value.items()}
+
+
+def _variable_name(name: str) -> str:
+    """A bad one may be a whole NAME=value: only its good beginning is shown."""
+    good = _VARIABLE.match(name)
+    if good is None or good[0] != name:
+        begins = good[0][:40] if good else ""
+        raise _refuse(f"the name that begins with '{begins}' may hold letters, digits, _ . - only")
+    return name
+
+
+def _variable_value(name: str, value: Any) -> Secret:
+    match value:
+        case None:
+            text = ""
+        case str():
+            text = value
+        case float() if not math.isfinite(value):  # 1e999 is a number to JSON
+            raise _refuse(f"{name}: must be a number that can be represented")
+        case bool() | int() | float():
+            text = json.dumps(value)
+        case _:
+            raise _refuse(f"{name}: must be a string, a number or a boolean")
+    if "\0" in text:
+        raise _refuse(f"{name}: must not contain a NUL character")
+    try:
+        size = len(f"{name}={text}".encode())
+    except UnicodeEncodeError:
+        raise _refuse(f"{name}: must be valid Unicode") from None
+    if size > MAX_ENVIRONMENT_ENTRY:
+        raise _refuse(f"{name}: must be shorter than 128 KiB")
+    return Secret(text)
+
+
+def _ports(value: Any) -> tuple[int, ...]:
+    entries = value if isinstance(value, list) else [value]
+    return tuple(sorted({_port(entry) for entry in entries}))
+
+
+def _port(value: Any) -> int:
+    number, _, protocol = str(value).partition("/")
+    if isinstance(value, bool) or not number.isascii() or not number.isdigit():
+        raise _refuse("must be a list of port numbers from 1 to 65535")
+    if protocol not in ("", "tcp"):
+        raise _refuse("only TCP ports can be served")
+    port = int(number) if len(number) <= 5 else 0
+    if not 1 <= port <= 65535:
+        raise _refuse("must be a list of port numbers from 1 to 65535")
+    return port
+
+
+def check_directory(text: str) -> str:
+    """Where code may be mounted in a container; without a trailing slash. Raises ValueError."""
+    path = text.rstrip("/")
+    parts = path.split("/")[1:]
+    if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("must be an absolute path below /, without . and ..")
+    if not path.isprintable() or ":" in path:
+        raise ValueError("must not contain control characters or colons")
+    if any(path == taken or path.startswith(taken + "/") for taken in _RESERVED_DIRS):
+        raise ValueError(f"must not be in {', '.join(_RESERVED_DIRS)}")
+    return path
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _refuse("must be an integer")
+    return value
+
+
+def _users(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = [{"name": n, **(u if isinstance(u, dict) else {"": u})} for n, u in value.items()]
+    keys = {"name", "publicKey"}
+    if not isinstance(value, list) or not all(_has_texts(u, keys) for u in value):
+        raise _refuse("must be a list of {name, publicKey} or an object name: {publicKey}")
+    return value
+
+
+def _addons(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not all(_has_texts(a, {"name"}) for a in value):
+        raise _refuse("must be a list of {name, ...}")
+    return value
+
+
+def _storage(value: Any) -> dict[str, Any]:
+    if value == []:
+        return {}
+    if not _has_texts(value, {"type"}) or value["type"] not in ("local", "efs"):
+        raise _refuse("must be an object {type: local or efs, id, mountpath}")
+    return dict(value)
+
+
+def _has_texts(value: Any, keys: set[str]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys)
+
+
+def _login_part(value: Any) -> str:
+    text = _text(value)
+    if any(ord(c) < 0x20 for c in text):
+        raise _refuse("must not contain control characters")
+    return text
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(
+        extra="ignore", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+
+    image: Annotated[str, _by(parse_image, ImageRefError)]
+    environment_variables: Annotated[dict[str, Secret], BeforeValidator(_environment)] = Field(
+        default_factory=dict
+    )
+    gitRepo: Annotated[str, BeforeValidator(_text)] = ""  # noqa: N815 - the wire's name
+    gitReference: Annotated[str, _by(check_reference, GitRefError)] = ""  # noqa: N815
+    gitPrivateKey: Annotated[str, _by(mend_private_key, GitRefError)] = ""  # noqa: N815
+    codeDir: Annotated[str | None, _by(check_directory, ValueError)] = None  # noqa: N815
+    ports: Annotated[tuple[int, ...] | None, BeforeValidator(_ports)] = None
+    updated: Annotated[int | None, BeforeValidator(_integer)] = None
+    registryUsername: Annotated[str, BeforeValidator(_login_part)] = ""  # noqa: N815
+    registryPassword: Annotated[str, BeforeValidator(_login_part)] = ""  # noqa: N815
+    users: Annotated[list[Any], BeforeValidator(_users)] = Field(default_factory=list)
+    addons: Annotated[list[Any], BeforeValidator(_addons)] = Field(default_factory=list)
+    storage: Annotated[dict[str, Any], BeforeValidator(_storage)] = Field(default_factory=dict)
+
+
+# --- spec ----------------------------------------------------------------------------------------
+
+
+def _spec(fields: _Fields) -> Spec:
+    registry = None
+    if fields.registryUsername or fields.registryPassword:
+        registry = RegistryLogin(fields.registryUsername, Secret(fields.registryPassword))
+    spec = Spec(
+        revision="",
+        image=fields.image,
+        environment=fields.environment_variables,
+        source=_source(fields),
+        code_dir=fields.codeDir,
+        ports=fields.ports,
+        updated=fields.updated,
+        registry=registry,
+        ignored=tuple(name for name in NOT_ACTED_ON if getattr(fields, name)),
+    )
+    return replace(spec, revision=_revision(spec))
+
+
+def _source(fields: _Fields) -> GitSource | None:
+    if not fields.gitRepo:
+        return None
+    try:
+        url, username, password = parse_repository(fields.gitRepo, bool(fields.gitPrivateKey))
+    except GitRefError as exc:
+        raise DocumentError(f"gitRepo: {exc}") from None
+    return GitSource(
+        url=url,
+        reference=fields.gitReference,
+        username=Secret(username) if username else None,
+        password=Secret(password) if password else None,
+        private_key=Secret(fields.gitPrivateKey) if fields.gitPrivateKey else None,
+    )
+
+
+def _revision(spec: Spec) -> str:
+    """Identity of what is deployed. It ends up in labels, names and logs, and the environment may hold
+    guessable secrets, so it is a slow hash (RFC 7914 scrypt; about 20 ms, once a changed document)."""
+    content = {
+        "image": spec.image,
+        "environment": sorted((name, value.reveal()) for name, value in spec.environment.items()),
+        "source": [spec.source.url, spec.source.reference] if spec.source else None,
+        "code_dir": spec.code_dir,
+        "ports": spec.ports,
+        "updated": spec.updated,
+    }
+    text = json.dumps(content, sort_keys=True).encode()
+    return hashlib.scrypt(text, salt=b"almagent revision 1", n=2**13, r=8, p=1, dklen=16).hex()

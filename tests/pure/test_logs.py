@@ -1,0 +1,236 @@
+"""What reaches the log: one line an event, in the order and form a reader expects, and no secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from almagent.core.model import Secret
+from almagent.logs import LONGEST_TEXT, MOST_SECRETS, Redactor, configure
+
+CANARY = "canary-3f9a1c"
+KEY = (
+    "-----BEGIN OPENSSH PRIVATE KEY-----\n"
+    "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n"
+    "QyNTUxOQAAACBQkTpJBkOR8Qf1mI7cwqUQJYw3pRrR\n"
+    "-----END OPENSSH PRIVATE KEY-----\n"
+)
+
+log = structlog.get_logger(__name__)
+
+
+def _fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@pytest.fixture
+def redactor() -> Redactor:
+    return Redactor()
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with io.StringIO() as stream:
+        yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+# --- redaction -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("clone https://bob:pw@host/repo failed", "clone https://***@host/repo failed"),
+        ("https://bob:p/w@host/repo", "https://***@host/repo"),
+        ("https://ghp_token@host/repo", "https://***@host/repo"),
+        ("ssh://git@host:2222/repo", "ssh://git@host:2222/repo"),
+        ("git@host:repo", "git@host:repo"),
+        ("https://host:8080/a and mail a@b", "https://host:8080/a and mail a@b"),
+        ("Authorization: Bearer eyJhbGciOi.x-y_z=", "Authorization: Bearer ***"),
+        ("{'authorization': 'Basic dTpw'}", "{'authorization': 'Basic ***'}"),
+        ("sent bearer eyJhbGciOi.x-y_z", "sent bearer ***"),
+        ("GET /v3?access_token=abc&flag=x", "GET /v3?access_token=***&flag=x"),
+        ('{"client_secret": "abc", "a": 1}', '{"client_secret": "***", "a": 1}'),
+        (f"key:\n{KEY}end", "key:\n***\nend"),
+        (KEY[:60], "***"),
+        (repr(KEY), "'***\\n'"),
+        ("password: wrong", "password: wrong"),
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(redactor: Redactor, text: str, shown: str) -> None:
+    assert redactor.scrub(text) == shown
+
+
+def test_known_secrets_are_hidden_in_every_form(redactor: Redactor) -> None:
+    redactor.learn("p@ss wörd/1", Secret('two "quoted"\nlines'), Secret(KEY))
+    assert redactor.scrub("a p@ss wörd/1 b") == "a *** b"
+    assert redactor.scrub("p%40ss%20w%C3%B6rd%2F1") == "***"
+    assert redactor.scrub(json.dumps('two "quoted"\nlines')) == '"***"'
+    assert redactor.scrub("bad line QyNTUxOQAAACBQkTpJBkOR8Qf1mI7cwqUQJYw3pRrR") == "bad line ***"
+
+
+def test_the_longest_known_secret_is_hidden_first(redactor: Redactor) -> None:
+    redactor.learn("secret", "secret-and-more")
+    assert redactor.scrub("secret-and-more") == "***"
+
+
+def test_short_values_are_not_taken_for_secrets(redactor: Redactor) -> None:
+    redactor.learn("", "80", "abc")
+    assert redactor.scrub("80 abc") == "80 abc"
+
+
+def test_old_secrets_are_forgotten_first(redactor: Redactor) -> None:
+    redactor.learn("first-secret", "second-secret")
+    redactor.learn("first-secret", *(f"filler-{number}" for number in range(MOST_SECRETS - 1)))
+    assert redactor.scrub("first-secret second-secret") == "*** second-secret"
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+def test_secrets_are_hidden_wherever_they_stand(redactor: Redactor, stream: io.StringIO) -> None:
+    redactor.learn(CANARY)
+    configure("debug", "json", redactor, stream)
+    try:
+        _fail(CANARY)
+    except ValueError as exc:
+        message = f"cannot use {CANARY}"
+        log.exception(message, error=exc, raw=CANARY.encode())
+    log.debug("some.event", nested={CANARY: [CANARY, {"a": (CANARY, Secret(CANARY))}]})
+    log.debug("some.event", **{CANARY: 1})
+    logging.getLogger("urllib3").warning("retrying %s", CANARY)
+    assert CANARY not in stream.getvalue()
+    assert stream.getvalue().count("***") == 10
+
+
+def test_an_event_name_is_never_redacted(redactor: Redactor, stream: io.StringIO) -> None:
+    redactor.learn("ready")
+    configure("info", "json", redactor, stream)
+    log.info("candidate.ready", state="ready")
+    assert json.loads(stream.getvalue()) | {"timestamp": ""} == {
+        "timestamp": "",
+        "level": "info",
+        "event": "candidate.ready",
+        "state": "***",
+    }
+
+
+def test_a_traceback_shows_no_local_variables(redactor: Redactor, stream: io.StringIO) -> None:
+    configure("info", "json", redactor, stream)
+    local = CANARY[:]
+    try:
+        _fail(str(len(local)))
+    except ValueError:
+        log.exception("loop.failed")
+    assert "ValueError: 13" in json.loads(stream.getvalue())["exception"]
+    assert CANARY not in stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("evil", ["a\nb", "a\r\nb", "\x1b[2J", "a\u2028b", "\x9b1m", "\u202eb"])
+def test_one_event_is_one_line(
+    redactor: Redactor, stream: io.StringIO, form: str, evil: str
+) -> None:
+    configure("info", form, redactor, stream)
+    name = f"event {evil}"
+    log.info(name, **{f"key{evil}": evil}, nested={evil: [evil]})
+    (line,) = stream.getvalue().splitlines()
+    assert evil not in line
+    assert line.isprintable()
+
+
+def test_a_traceback_on_the_console_cannot_forge_an_event(
+    redactor: Redactor, stream: io.StringIO
+) -> None:
+    configure("info", "console", redactor, stream)
+    try:
+        _fail("boom\n2026-01-01T00:00:00Z [info] all.well")
+    except ValueError:
+        log.exception("loop.failed")
+    first, *rest = stream.getvalue().splitlines()
+    assert "loop.failed" in first
+    assert len(rest) > 3
+    assert all(line.startswith("    ") for line in rest)
+
+
+def test_long_values_lose_their_middle(redactor: Redactor, stream: io.StringIO) -> None:
+    configure("info", "json", redactor, stream)
+    log.info("some.event", text="begin" + "x" * 100_000 + "end", many=list(range(10_000)))
+    event = json.loads(stream.getvalue())
+    assert re.fullmatch(r"beginx+\.\.\.\(\d+ more characters\)\.\.\.x+end", event["text"])
+    assert len(event["text"]) < LONGEST_TEXT + 50
+    assert len(event["many"]) == 100
+
+
+def test_libraries_are_heard_from_warning_on(redactor: Redactor, stream: io.StringIO) -> None:
+    configure("debug", "json", redactor, stream)
+    configure("debug", "json", redactor, stream)  # a second time, as on SIGHUP
+    logging.getLogger("docker.auth").debug("nothing to see")
+    logging.getLogger("asyncio").info("nothing to see")
+    logging.getLogger("asyncio").error("task %s", "failed")
+    event = json.loads(stream.getvalue())
+    assert (event["level"], event["logger"], event["event"]) == ("error", "asyncio", "task failed")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", event["timestamp"])
+
+
+def test_the_level_is_kept(redactor: Redactor, stream: io.StringIO) -> None:
+    configure("warning", "json", redactor, stream)
+    log.info("some.event")
+    log.warning("other.event")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["other.event"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("no_color", "form", "starts"),
+    [("", "auto", "\x1b["), ("1", "auto", "2"), ("", "json", "{"), ("1", "json", "{")],
+)
+def test_a_terminal_gets_colours_unless_they_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+    redactor: Redactor,
+    stream: io.StringIO,
+    no_color: str,
+    form: str,
+    starts: str,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    terminal = Terminal()
+    configure("info", form, redactor, terminal)
+    log.info("some.event")
+    assert terminal.getvalue().startswith(starts)
+
+
+def test_what_is_no_terminal_gets_json(redactor: Redactor, stream: io.StringIO) -> None:
+    configure("info", "auto", redactor, stream)
+    log.info("some.event")
+    assert json.loads(stream.getvalue())["event"] == "some.event"
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device", text)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(
+    redactor: Redactor, stream: io.StringIO
+) -> None:
+    configure("info", "json", redactor, Full())
+    log.info("some.event")
+    stream.close()
+    configure("info", "json", redactor, stream)
+    log.info("some.event")
