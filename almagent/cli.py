@@ -1,0 +1,72 @@
+"""The command line: which commands there are, and how any of them ends.
+
+A command is a module `almagent.commands.NAME` with `add_arguments(parser)` and `run(args) -> exit code`.
+Only the one that was asked for is imported: `--version` and `--help` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from almagent import __version__
+from almagent.errors import SettingsError
+
+COMMANDS = {
+    "run": "run the agent in the foreground",
+    "demo": "show the whole loop on this machine, with no cloud and no network",
+    "controlplane": "serve the self-hosted ALM API from one SQLite file",
+}
+
+FAILED = 1
+MISUSED = 2  # as argparse itself does
+INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except SettingsError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return MISUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has left; another try at exit would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(argv: Sequence[str]) -> int:
+    name = argv[0] if argv and argv[0] in COMMANDS else None
+    module: Any = importlib.import_module(f"almagent.commands.{name}") if name else None
+    parser = _parser(name, module)
+    args = parser.parse_args(argv)
+    if module is None:
+        parser.print_help(sys.stderr)
+        return MISUSED
+    code: int = module.run(args)
+    return code
+
+
+def _parser(name: str | None, module: Any) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="almagent",
+        description="Runs the container of this host's layer and keeps it running.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"almagent {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command, summary in COMMANDS.items():
+        subparser = commands.add_parser(
+            command, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+        )
+        if command == name:
+            module.add_arguments(subparser)
+    return parser

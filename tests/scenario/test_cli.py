@@ -1,0 +1,103 @@
+"""The real program from outside: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from almagent import __version__
+from almagent.cli import COMMANDS
+
+ALMAGENT = [sys.executable, "-m", "almagent"]
+
+
+def _almagent(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*ALMAGENT, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+
+def test_version() -> None:
+    done = _almagent("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"almagent {__version__}\n", "")
+
+
+def test_version_imports_nothing_that_takes_time() -> None:
+    program = [sys.executable, "-X", "importtime", "-m", "almagent", "--version"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
+    imported = set(re.findall(r"\| +(\w+)", done.stderr))
+    assert "almagent" in imported
+    heavy = {"aiohttp", "asyncio", "docker", "git", "logging", "pydantic", "ssl", "structlog"}
+    assert imported & heavy == set()
+
+
+def test_without_a_command_it_says_which_there_are() -> None:
+    done = _almagent()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert all(re.search(rf"^ +{command}\b", done.stderr, re.MULTILINE) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = _almagent(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: almagent {command} ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["run", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["run", "--set", "api.url"], "'api.url' is not KEY=VALUE"),
+    ],
+)
+def test_misuse_is_told_in_one_line(arguments: list[str], problem: str) -> None:
+    done = _almagent(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in done.stderr.splitlines()[-1]
+
+
+def test_settings_that_cannot_be_used_are_told_line_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('flag = "web"\nstack = "x"\n')
+    done = _almagent("run", "--config", str(file), "--log-level", "loud", "--set", "git.timeout=0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [": ".join(line.split(": ")[:2]) for line in sorted(done.stderr.splitlines())] == [
+        f"{file}: stack",
+        f"{file}: stack_id",
+        "command line: git.timeout",
+        "command line: log.level",
+    ]
+
+
+def test_a_reader_that_leaves_is_no_reason_to_complain() -> None:
+    with subprocess.Popen(
+        [*ALMAGENT, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=30) in {0, 1}  # whether or not what it said was buffered
+
+
+@pytest.mark.timeout(20)
+def test_an_interrupt_ends_it_quietly(tmp_path: Path) -> None:
+    settings = tmp_path / "agent.toml"
+    os.mkfifo(settings)
+    with subprocess.Popen(
+        [*ALMAGENT, "run", "--config", str(settings)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        with settings.open("w"):  # from here on it waits for the other end to write
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 130
