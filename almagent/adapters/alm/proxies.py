@@ -1,0 +1,62 @@
+"""The proxy of the environment, for the ALM API and nothing else.
+
+Read from HTTPS_PROXY, HTTP_PROXY and NO_PROXY, in either case. `~/.netrc` is never looked at, and what is
+on this host or link (loopback, the metadata service) is never asked through a proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+
+from yarl import URL
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def proxy_for(url: URL, environment: Mapping[str, str]) -> URL | None:
+    """Raises ValueError for a proxy that is no URL; its text does not show it: it may hold a password."""
+    host = (url.host or "").lower()
+    text = _value(environment, f"{url.scheme}_proxy")
+    if not text or _is_local(host) or _is_exempt(host, _value(environment, "no_proxy")):
+        return None
+    proxy = URL(text if "://" in text else f"http://{text}")  # as curl does
+    if proxy.scheme not in {"http", "https"} or not proxy.host:
+        raise ValueError(f"cannot use {url.scheme.upper()}_PROXY: it is not an http or https URL")
+    return proxy
+
+
+def _value(environment: Mapping[str, str], name: str) -> str:
+    return (environment.get(name) or environment.get(name.upper()) or "").strip()
+
+
+def _is_local(host: str) -> bool:
+    address = _address(host)
+    if address is None:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_link_local
+
+
+def _is_exempt(host: str, no_proxy: str) -> bool:
+    """Names stand for themselves and what is below them, addresses may be written as networks."""
+    return any(_matches(host, entry.strip().lower()) for entry in no_proxy.split(","))
+
+
+def _matches(host: str, entry: str) -> bool:
+    address = _address(host)
+    if not entry or entry == "*":
+        return entry == "*"
+    if address is None:
+        name = entry.removeprefix("*").removeprefix(".")
+        return host == name or host.endswith(f".{name}")
+    try:
+        return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        return False
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,179 @@
+"""HTTP to one host, distrustful: nothing is re-sent elsewhere, unpacked, remembered or read without end.
+
+Deadlines are the caller's. Answers are never unpacked: `Accept-Encoding: identity` was asked for, and what
+comes packed all the same is no JSON, so a bomb stays as small as it was sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from almagent.adapters.alm.proxies import proxy_for
+from almagent.adapters.calls import OnCall
+from almagent.adapters.threads import Door
+from almagent.core.wire import Answer, Request
+from almagent.ports import Refused, Unavailable
+
+BODY_LIMIT = 1 << 20  # bytes
+KEEP_ALIVE = (
+    55.0  # seconds: outlives the default poll interval, ends before the 60 s of common balancers
+)
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (  # the most particular first
+    (aiohttp.ClientConnectorCertificateError, "the certificate of {host} is not trusted"),
+    (aiohttp.ClientSSLError, "{host} does not speak TLS as we do"),
+    (aiohttp.ClientConnectorDNSError, "the name {host} cannot be resolved"),
+    (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached ({cause})"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused to connect to {host}"),
+    (aiohttp.ClientConnectorError, "{host} cannot be reached ({cause})"),
+    (aiohttp.ClientResponseError, "{host} does not speak HTTP"),
+    (aiohttp.InvalidURL, "{host} is not a usable address"),
+    (aiohttp.ClientError, "{host} closed the connection"),
+    (OSError, "{host} closed the connection"),
+)
+
+class Transport:
+    """Raises Refused when the CA file or the proxy of the environment cannot be used."""
+
+    def __init__(
+        self, url: str, *, timeout: float, ca_file: str, user_agent: str, on_call: OnCall
+    ) -> None:
+        self._base = url.rstrip("/")
+        self._host = URL(url).host or url
+        self._proxy = _proxy(URL(url))
+        self._tls = _tls(ca_file)
+        self._timeout = timeout
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": user_agent,
+        }
+        self._on_call = on_call  # the outcome is the HTTP status, or "failed"
+        self._open_session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: Request, token: str = "") -> Answer:
+        """Raises Unavailable when no answer comes or it is too large. The caller sets the deadline."""
+        started, outcome = time.monotonic(), "failed"
+        try:
+            answer = await self._exchange(request, token)
+            outcome = str(answer.status)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            why = _reason(error, self._host)
+            raise Unavailable(f"cannot {request.purpose}: {why}") from error
+        else:
+            return answer
+        finally:
+            self._on_call(request.name, outcome, time.monotonic() - started)
+
+    async def close(self) -> None:
+        if self._open_session is not None:
+            await self._open_session.close()
+
+    async def _exchange(self, request: Request, token: str) -> Answer:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with self._session().request(
+            request.method,
+            URL(self._base + request.path).with_query(request.query),
+            data=request.body,
+            headers={**request.headers, **headers},
+            proxy=self._proxy,
+            allow_redirects=False,
+        ) as response:
+            body = await _read(response, request.purpose) if request.wants_body else b""
+            labels = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, labels, body, time.time())
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Made at the first request: it belongs to the running loop."""
+        if self._open_session is None:
+            self._open_session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=self._tls,
+                    resolver=_Resolver(self._timeout),
+                    keepalive_timeout=KEEP_ALIVE,
+                ),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                auto_decompress=False,
+            )
+        return self._open_session
+
+
+class _Resolver(AbstractResolver):
+    """The system's own, behind a door: a dead name server blocks nobody else and keeps nothing alive."""
+
+    def __init__(self, timeout: float) -> None:
+        self._door = Door("resolver")
+        self._timeout = timeout
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._door.call(_look_up, host, port, family, timeout=self._timeout)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _look_up(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
+    flags = socket.AI_ADDRCONFIG
+    return list(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags))
+
+
+async def _read(response: aiohttp.ClientResponse, purpose: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise Unavailable(f"cannot {purpose}: the answer is larger than {BODY_LIMIT} bytes")
+    return bytes(body)
+
+
+def _reason(error: Exception, host: str) -> str:
+    """In our own words: the library's texts may show URLs and headers."""
+    for kind, text in _REASONS:
+        if isinstance(error, kind):
+            number = getattr(error, "errno", None)
+            return text.format(
+                host=host, cause=os.strerror(number) if number else "no address answers"
+            )
+    return f"the request to {host} failed ({type(error).__name__})"
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    """The system's trust store, and `ca_file` beside it."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise Refused(f"cannot use the CA file {ca_file}: {error.strerror}") from error
+    return context
+
+
+def _proxy(url: URL) -> URL | None:
+    try:
+        return proxy_for(url, os.environ)
+    except ValueError as error:
+        raise Refused(str(error)) from None

@@ -1,0 +1,12 @@
+"""What adapters tell of their requests, to whoever counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+OnCall = Callable[[str, str, float], None]
+"""Told of every request: its name (one of a few), how it ended, seconds. Cheap, never raises."""
+
+
+def uncounted(_name: str, _outcome: str, _seconds: float) -> None:
+    """For callers that count nothing."""

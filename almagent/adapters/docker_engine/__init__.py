@@ -1,0 +1,1 @@
+"""The parts of the Docker engine adapter; the one that others use is `almagent.adapters.engine`."""

@@ -1,0 +1,145 @@
+"""Writes one commit's tree to a directory, after everything in it has been judged."""
+
+from __future__ import annotations
+
+import os
+import stat
+from asyncio.subprocess import DEVNULL
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from fcntl import F_SETPIPE_SZ, fcntl
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from almagent.adapters.git.history import read_blobs
+from almagent.adapters.git.runner import Git, child, run
+from almagent.adapters.git.tree import (
+    Entry,
+    TreeError,
+    check_entries,
+    check_links,
+    links_to_read,
+    parse_listing,
+)
+from almagent.adapters.git.verdicts import Damaged, last_words
+
+log = structlog.get_logger(__name__)
+
+INIT_SCRIPTS = ("mobingi-init.sh", "mobingi-install.sh")  # the first that is there counts
+MAX_INIT_SCRIPT = 1 << 20  # bytes
+MAX_ATTRIBUTES = 1 << 20  # bytes of a .gitattributes file that are looked at
+PIPE_SIZE = 1 << 20  # bytes that git may be ahead of tar
+BLOCK = 4096  # bytes; a file takes up whole blocks
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_SIZES = range(100, 1024)  # bytes of a pointer; the specification allows less than 1024
+
+
+def judge_tree(
+    mirror: Path, listing: bytes, into: Path, max_files: int, max_bytes: int
+) -> list[Entry]:
+    """The entries of a listing that may be written below `into`. Raises TreeError, Damaged."""
+    try:
+        entries = check_entries(parse_listing(listing), max_files, max_bytes)
+    except ValueError as exc:  # git has no size for an object that it cannot read
+        raise Damaged("an object is missing or broken") from exc
+    links = links_to_read(entries)
+    targets = read_blobs(mirror, [link.sha for link in links]) if links else []
+    names = [link.path for link in links]
+    check_links(entries, dict(zip(names, map(os.fsdecode, targets), strict=True)))
+    _check_space(entries, into)
+    return entries
+
+
+def _check_space(entries: Sequence[Entry], into: Path) -> None:
+    disk = os.statvfs(into)
+    free = disk.f_bavail * disk.f_frsize
+    need = sum(-(-entry.size // BLOCK) * BLOCK for entry in entries)
+    if need > free:
+        raise TreeError(f"it needs {need} bytes, {free} are free in {into}")
+    if disk.f_files and len(entries) > disk.f_favail:
+        raise TreeError(f"it has {len(entries)} files, {disk.f_favail} can be made in {into}")
+
+
+async def write_tree(
+    git: Git, mirror: Path, commit: str, into: Path, judge: Callable[[], Awaitable[list[Entry]]]
+) -> list[Entry]:
+    """`git archive | tar`: no index, no hook, times of the commit; the entries that `judge` accepted.
+
+    It judges while git reads, before anything is written. Raises Damaged, TreeError.
+    """
+    theirs, ours = os.pipe()
+    archive = git.command(mirror, "archive", "--format=tar", commit)
+    extract = ["tar", "--extract", f"--file=/dev/fd/{theirs}", f"--directory={into}"]
+    extract += ["--no-same-owner", "--no-same-permissions"]
+    with closing_fd(theirs), ExitStack() as until_started:
+        until_started.enter_context(closing_fd(ours))
+        with suppress(OSError):  # a smaller one is only slower
+            fcntl(ours, F_SETPIPE_SZ, PIPE_SIZE)
+        async with child(git, archive, stdout=ours, stderr=DEVNULL) as writer:
+            until_started.close()  # else tar would never see the end of its input
+            entries = await judge()
+            extracted = await run(git, extract, pass_fd=theirs)
+            if extracted.returncode != 0:
+                raise TreeError(f"tar says: {last_words(extracted.errors, ())}")
+            if await writer.wait() != 0:
+                raise Damaged(f"git archive ended with {writer.returncode}")
+            return entries
+
+
+@contextmanager
+def closing_fd(fd: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def find_lfs_pointers(mirror: Path, entries: Sequence[Entry], tree: Path) -> list[str]:
+    """Paths whose content is elsewhere: git-lfs is not used, what is deployed is the pointer."""
+    attributes = [
+        entry.sha
+        for entry in entries
+        if entry.path.rpartition("/")[2] == ".gitattributes" and entry.size <= MAX_ATTRIBUTES
+    ]
+    if not attributes or not any(b"filter=lfs" in text for text in read_blobs(mirror, attributes)):
+        return []
+    small = [e.path for e in entries if e.size in _LFS_SIZES and not e.is_link]
+    return [path for path in small if _begins_with(tree / path, _LFS_POINTER)]
+
+
+def _begins_with(path: Path, start: bytes) -> bool:
+    try:
+        with _open_file(path) as file:
+            return file.read(len(start)) == start
+    except OSError:  # export-ignore has left it out
+        return False
+
+
+def read_init_script(tree: Path) -> bytes | None:
+    """The repository's init script, if it is a plain file; a link is told and not followed."""
+    for name in INIT_SCRIPTS:
+        try:
+            with _open_file(tree / name) as file:
+                script = file.read(MAX_INIT_SCRIPT + 1)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            log.warning("source.init_script_ignored", name=name, reason="not a plain file")
+            continue
+        if len(script) > MAX_INIT_SCRIPT:
+            raise TreeError(f"its {name} is larger than {MAX_INIT_SCRIPT} bytes")
+        return script
+    return None
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens plain files only. Raises OSError for anything else."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise IsADirectoryError(path)
+        yield file

@@ -1,0 +1,93 @@
+"""The one table that is ours, as text: what is loaded into the kernel is what it must list again.
+
+Rendering and listing share one form, so "complete and unaltered" is a comparison of two texts. Written
+against the output of `nft --numeric-priority list table`; a dry run proves at start that the installed
+nft prints it the same way.
+
+Each port is a rule of the chain `routes`, not an element of a map: the kernel swaps all rules of a chain
+at one instant, while a map lookup could miss an element that is replaced at that very moment (kernels
+before 6.17).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_ROUTE = re.compile(r"^\s*tcp dport (\d+) dnat to ([0-9.]+)$", re.MULTILINE)
+
+# Numbers are hook priorities: -300 raw, -100 dstnat, 100 srcnat. Ours run ten earlier than Docker's.
+_TABLE = """\
+table ip {table} {{{flags}
+	chain guard {{
+		type filter hook prerouting priority -300; policy accept;
+		iifname != "lo" ip daddr 127.0.0.0/8 drop
+	}}
+
+	chain routes {{
+{routes}
+	}}
+
+	chain prerouting {{
+		type nat hook prerouting priority -110; policy accept;
+		fib daddr type local jump routes
+	}}
+
+	chain output {{
+		type nat hook output priority -110; policy accept;
+		fib daddr type local jump routes
+	}}
+
+	chain postrouting {{
+		type nat hook postrouting priority 90; policy accept;
+		ct status dnat oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
+		ct status dnat iifname "{bridge}" oifname "{bridge}" masquerade
+	}}
+}}
+"""
+
+
+def render(table: str, bridge: str, routes: Mapping[int, str], *, dormant: bool = False) -> str:
+    """The whole table. `dormant`: the kernel checks and keeps it, but no packet sees it."""
+    return _TABLE.format(
+        table=table,
+        bridge=bridge,
+        flags="\n\tflags dormant\n" if dormant else "",
+        routes="\n".join(_rule(port, routes[port]) for port in sorted(routes)),
+    )
+
+
+def read(listing: str, table: str, bridge: str) -> dict[int, str] | None:
+    """The routes in a listing of our table; None if anything in it is missing, altered or added."""
+    routes = {int(port): address for port, address in _ROUTE.findall(listing)}
+    return routes if same(listing, render(table, bridge, routes)) else None
+
+
+def same(listing: str, other: str) -> bool:
+    """Whether two listings say the same, blank lines and nft's remarks aside."""
+    return _lines(listing) == _lines(other)
+
+
+def replace_table(table: str, text: str) -> str:
+    """One transaction that puts `text` in the place of whatever the table holds."""
+    return f"{remove_table(table)}{text}"
+
+
+def replace_routes(table: str, routes: Mapping[int, str]) -> str:
+    """One transaction that changes the routes of an intact table and nothing else."""
+    rules = (f"add rule ip {table} routes {_rule(port, routes[port])}\n" for port in sorted(routes))
+    return f"flush chain ip {table} routes\n{''.join(rules)}"
+
+
+def remove_table(table: str) -> str:
+    """One transaction after which there is no such table; adding it first makes that no error."""
+    return f"add table ip {table}\ndelete table ip {table}\n"
+
+
+def _rule(port: int, address: str) -> str:
+    return f"tcp dport {port} dnat to {address}"
+
+
+def _lines(listing: str) -> list[str]:
+    stripped = (line.partition("#")[0].strip() for line in listing.splitlines())
+    return [line for line in stripped if line]

@@ -1,0 +1,162 @@
+"""Who answers on the host's ports: NAT rules of our own in the kernel, no process in the path.
+
+What the rules do: a packet for any IPv4 address of this host, 127.0.0.1 among them, and for a routed
+port goes to the container instead (`prerouting` for those that arrive, `output` for the host's own).
+Connection tracking remembers the choice, so open connections stay where they are when the rules change.
+`postrouting` gives the packets a source that the container can answer to where theirs would not do
+(127.0.0.0/8, or another container on the same bridge). `route_localnet` lets 127.0.0.0/8 out to the bridge;
+`guard` keeps it from letting the containers in to services of the host that listen on 127.0.0.1.
+
+Not served: UDP and IPv6. `[::1]` is refused, so clients of the name localhost fall back to 127.0.0.1.
+Docker's own rules are left alone: to let outside packets pass them, the port must be published on some
+loopback port; containers on other networks of a Docker engine that isolates networks stay outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import structlog
+
+from almagent.adapters.nft import conntrack, links, notifications, ruleset
+from almagent.adapters.nft.command import Nft
+from almagent.ports import Refused, Unavailable
+
+log = structlog.get_logger(__name__)
+
+_TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_PROBE_TIMEOUT = 3.0  # seconds; covers one lost SYN, which is sent again after 1 s
+
+
+class NftRouter:
+    """The Router port over nftables.
+
+    `table` is ours alone (family ip). `bridge` tells the interface name of the agent's Docker network,
+    "" while it is not known.
+    """
+
+    def __init__(self, *, table: str, bridge: Callable[[], str]) -> None:
+        if not _TABLE_NAME.fullmatch(table):
+            raise ValueError(f"cannot use {table!r} as the name of an nftables table")
+        self._table = table
+        self._bridge = bridge
+        self._nft = Nft()
+        self._one_writer = asyncio.Lock()
+
+    async def routes(self) -> dict[int, str]:
+        """port -> container address, {} unless every rule and setting is there and unaltered."""
+        bridge = self._bridge()
+        if not bridge or not links.routes_loopback(bridge):
+            return {}
+        return await self._listed(bridge) or {}
+
+    async def point(self, ports: Sequence[int], address: str) -> None:
+        """Raises Refused (not a port or not an IPv4 address, rejected by nft), Unavailable."""
+        routes = _routes(ports, address)
+        bridge = self._known_bridge()
+        async with self._one_writer:
+            intact = await self._listed(bridge) is not None
+            await self._load(
+                ruleset.replace_routes(self._table, routes)
+                if intact
+                else ruleset.replace_table(self._table, ruleset.render(self._table, bridge, routes))
+            )
+            links.route_loopback(bridge)  # after the guard is in force
+            links.allow_hairpin(bridge)
+        log.info("router.pointed", ports=sorted(routes), address=address, rebuilt=not intact)
+
+    async def clear(self) -> None:
+        """Remove the table and undo what was allowed on the bridge. Raises Unavailable, Refused."""
+        async with self._one_writer:
+            if bridge := self._bridge():
+                links.restore_loopback(bridge)
+            await self._load(ruleset.remove_table(self._table))
+        log.info("router.cleared", table=self._table)
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields when somebody else has changed our table, for ever. Raises Unavailable.
+
+        Does not see the bridge's settings nor other tables; `routes` and `probe` do.
+        """
+        return notifications.touches(self._table, self._nft.pids)
+
+    async def probe(self, port: int, address: str) -> bool:
+        """Whether a new connection to 127.0.0.1:`port` arrives at `address`; costs one connection.
+
+        Finds out when a foreign rule took the port before ours, or nothing accepts. Takes the way of the
+        host's own traffic: it cannot see foreign rules that catch only packets from outside, or only
+        other addresses of this host. Raises Unavailable: connection tracking cannot be asked.
+        """
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT):
+                    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+                source, dialled = sock.getsockname(), sock.getpeername()
+            except OSError:
+                return False
+            return conntrack.destination(source, dialled) == address
+
+    async def _listed(self, bridge: str) -> dict[int, str] | None:
+        listing = await self._nft.list_table(self._table)
+        return None if listing is None else ruleset.read(listing, self._table, bridge)
+
+    async def _load(self, script: str) -> None:
+        answer = await self._nft.load(script)
+        if not answer.ok:
+            raise Refused(f"cannot change nftables table {self._table}: {answer.text}")
+
+    def _known_bridge(self) -> str:
+        bridge = self._bridge()
+        if not _INTERFACE_NAME.fullmatch(bridge):
+            raise Unavailable(f"cannot route: {bridge!r} is not the name of a bridge")
+        if not links.exists(bridge):
+            raise Unavailable(f"cannot route: there is no bridge {bridge}")
+        return bridge
+
+
+async def supported() -> str | None:
+    """Why nftables cannot be used on this host, in one line; None: it can.
+
+    A dry run: loads the whole table under another name, dormant so that no packet sees it, reads it back
+    and removes it.
+    """
+    if not links.may_change():
+        return "cannot use nftables: net.ipv4.conf cannot be changed"
+    nft, table = Nft(), f"almagent_trial_{os.getpid()}"
+    trial = ruleset.render(table, "almagent0", {80: "192.0.2.1", 443: "192.0.2.1"}, dormant=True)
+    try:
+        return await _try(nft, table, trial)
+    except Unavailable as exc:
+        return f"cannot use nftables: {exc}"
+
+
+async def _try(nft: Nft, table: str, trial: str) -> str | None:
+    loaded = await nft.load(ruleset.replace_table(table, trial))
+    if not loaded.ok:
+        return f"cannot use nftables: {loaded.text}"
+    try:
+        listing = await nft.list_table(table)
+    finally:
+        await nft.load(ruleset.remove_table(table))
+    if listing is None or not ruleset.same(listing, trial):
+        return "cannot use nftables: nft lists rules in a form that is not known"
+    return None
+
+
+def _routes(ports: Sequence[int], address: str) -> Mapping[int, str]:
+    if not ports:
+        return {}  # closed: nobody's address is needed
+    try:
+        target = str(ipaddress.IPv4Address(address))
+    except ipaddress.AddressValueError as exc:
+        raise Refused(f"cannot route to {address!r}: {exc}") from exc
+    for port in ports:
+        if not 0 < port < 65536:
+            raise Refused(f"cannot route port {port}: not between 1 and 65535")
+    return dict.fromkeys(ports, target)

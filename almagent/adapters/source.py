@@ -1,0 +1,237 @@
+"""Code from git: fetched into a bare mirror, exported by commit, without anything of git in it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from almagent.adapters.git.access import Access, Doorkeeper
+from almagent.adapters.git.export import (
+    find_lfs_pointers,
+    judge_tree,
+    read_init_script,
+    write_tree,
+)
+from almagent.adapters.git.history import Commit, read_commit
+from almagent.adapters.git.hostkeys import HostKeys
+from almagent.adapters.git.mirror import Mirror
+from almagent.adapters.git.releases import Releases, repository_key
+from almagent.adapters.git.remote import FULL_COMMIT, Remote
+from almagent.adapters.git.runner import MAX_OUTPUT, NOT_INSTALLED, Finished, Git
+from almagent.adapters.git.tree import Entry, TreeError, printable
+from almagent.adapters.git.verdicts import Damaged, Missing, fetch_failure, last_words
+from almagent.adapters.threads import Door
+from almagent.core.gitref import GitRefError, check_reference, parse_repository
+from almagent.core.model import GitSource
+from almagent.ports import Checkout, Progress, Refused, Unavailable, no_progress
+
+log = structlog.get_logger(__name__)
+
+READ_TIMEOUT = 60  # seconds to look at tens of thousands of files on a slow disk
+REMOVE_TIMEOUT = 120  # seconds to remove several times as many
+
+
+class GitSourceAdapter:
+    """The Source port. Construct it only under the lock of `runtime_dir`: it removes keys left there.
+
+    `timeout` bounds one checkout as a whole, in seconds. The caps: 50,000 files are several times a large
+    application with its dependencies, and of 1 GiB a small root disk holds a few releases.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        runtime_dir: Path,
+        known_hosts_file: Path | None,
+        timeout: float,
+        keep_releases: int,
+        max_files: int = 50_000,
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        self._mirrors = state_dir / "mirror"
+        self._timeout = timeout
+        self._max_files = max_files
+        self._max_bytes = max_bytes
+        self._host_keys = HostKeys(known_hosts_file, state_dir / "known_hosts")
+        self._doorkeeper = Doorkeeper(runtime_dir, self._host_keys)
+        self._releases = Releases(state_dir / "releases", keep_releases)
+        self._git = Git(directory=state_dir, largest_file=max_bytes)
+        self._branches: dict[str, set[str]] = {}  # per URL: references known to be branches
+        self._swept = False
+        self._turn = asyncio.Lock()
+        self._door = Door("source", limit=2)
+
+    async def checkout(self, source: GitSource, progress: Progress = no_progress) -> Checkout:
+        _check(source)
+        async with self._in_turn(f"cannot fetch {source.url}"):
+            key = repository_key(source.url)
+            if FULL_COMMIT.fullmatch(source.reference):
+                found = self._releases.find(key, source.reference.lower())
+                if found:
+                    return found
+            return await self._refresh(source, Mirror(self._mirrors / f"{key}.git"), progress)
+
+    async def collect(self, keep: Collection[str]) -> None:
+        """While a checkout runs this does nothing: the next call will find the same."""
+        if self._turn.locked():
+            return
+        async with self._in_turn("cannot remove old code"):
+            used = await self._door.call(self._releases.collect, keep, timeout=REMOVE_TIMEOUT)
+            for path in self._mirrors.glob("*.git"):
+                mirror = Mirror(path)
+                if path.stem in used:
+                    await self._tidy(mirror)
+                else:
+                    await self._door.call(mirror.discard, timeout=REMOVE_TIMEOUT)
+
+    @asynccontextmanager
+    async def _in_turn(self, what: str) -> AsyncIterator[None]:
+        """One at a time, each within the deadline; what the system says becomes a port's error."""
+        try:
+            async with asyncio.timeout(self._timeout), self._turn:
+                if not self._swept:
+                    await self._door.call(self._releases.sweep, timeout=REMOVE_TIMEOUT)
+                    self._swept = True
+                yield
+        except TimeoutError as exc:
+            raise Unavailable(f"{what}: no end within {self._timeout:g} s") from exc
+        except OSError as exc:
+            where = f" ({exc.filename})" if exc.filename else ""
+            raise Unavailable(f"{what}: {exc.strerror or exc}{where}") from exc
+
+    async def _tidy(self, mirror: Mirror) -> None:
+        try:
+            await mirror.tidy(self._git)
+        except Damaged as exc:
+            log.warning("source.mirror_damaged", reason=str(exc))
+            await self._door.call(mirror.discard, timeout=REMOVE_TIMEOUT)
+
+    async def _refresh(self, source: GitSource, mirror: Mirror, progress: Progress) -> Checkout:
+        """Fetch and export; a mirror that turns out damaged is made anew once."""
+        while True:
+            existed = await self._open(mirror, source)
+            try:
+                commit, listing = await self._obtain(source, mirror, progress)
+                found = self._releases.find(mirror.path.stem, commit.sha)
+                return found or await self._export(mirror, commit, listing)
+            except Missing as exc:
+                raise Refused(_not_found(source, str(exc))) from exc
+            except TreeError as exc:
+                raise Refused(f"cannot export {source.url}: {exc}") from exc
+            except Damaged as exc:
+                log.warning("source.mirror_damaged", url=source.url, reason=str(exc))
+                await self._door.call(mirror.discard, timeout=REMOVE_TIMEOUT)
+                if not existed:
+                    raise Unavailable(f"cannot read what came from {source.url}: {exc}") from exc
+
+    async def _open(self, mirror: Mirror, source: GitSource) -> bool:
+        try:
+            return await mirror.open(self._git)
+        except Damaged as exc:
+            raise Unavailable(f"cannot keep a mirror of {source.url}: {exc}") from exc
+
+    async def _obtain(
+        self, source: GitSource, mirror: Mirror, progress: Progress
+    ) -> tuple[Commit, bytes]:
+        """The commit that is meant and its listing. One that is named in full may be here already."""
+        if FULL_COMMIT.fullmatch(source.reference):
+            with suppress(Damaged, Missing):
+                return await self._look_at(mirror, source.reference.lower())
+        return await self._look_at(mirror, await self._fetch(source, mirror, progress))
+
+    async def _fetch(self, source: GitSource, mirror: Mirror, progress: Progress) -> str:
+        """What the reference means now, brought into the mirror; its name there."""
+        log.info("source.fetching", url=source.url, reference=source.reference)
+        async with self._doorkeeper.let_in(self._git, source) as access:
+            remote = Remote(
+                url=source.url,
+                mirror=mirror,
+                access=access,
+                judge=lambda finished: self._judge(source, access, finished),
+                branches=self._branches.setdefault(source.url, set()),
+                progress=progress,
+            )
+            return await remote.bring(source.reference)
+
+    def _judge(self, source: GitSource, access: Access, finished: Finished) -> Exception:
+        if finished.returncode == NOT_INSTALLED:
+            return Refused(f"cannot fetch {source.url}: git is not installed")
+        changed = self._host_keys.failure(source.url, finished.errors)
+        return changed or fetch_failure(source.url, finished.errors, access.secrets)
+
+    async def _look_at(self, mirror: Mirror, name: str) -> tuple[Commit, bytes]:
+        """The commit and the listing of its tree, both read at the same time."""
+        listing = asyncio.create_task(self._list(mirror, name))
+        try:
+            commit = await self._door.call(read_commit, mirror.path, name, timeout=READ_TIMEOUT)
+            return commit, await listing
+        finally:
+            listing.cancel()
+            await asyncio.gather(listing, return_exceptions=True)
+
+    async def _list(self, mirror: Mirror, name: str) -> bytes:
+        listed = await self._git.run(mirror.path, "ls-tree", "-r", "-l", "-z", name)
+        if len(listed.output) > MAX_OUTPUT:
+            raise TreeError(f"it has more than {self._max_files} files")
+        if listed.returncode != 0:
+            raise Damaged(last_words(listed.errors, ()))
+        return listed.output
+
+    async def _export(self, mirror: Mirror, commit: Commit, listing: bytes) -> Checkout:
+        started = time.monotonic()
+        tree = self._releases.begin(mirror.path.stem, commit.sha)
+        try:
+            caps = (self._max_files, self._max_bytes)
+            judge = partial(judge_tree, mirror.path, listing, tree, *caps)
+            entries = await write_tree(
+                *(self._git, mirror.path, commit.sha, tree),
+                judge=lambda: self._door.call(judge, timeout=READ_TIMEOUT),
+            )
+            await self._warn(mirror, entries, tree)
+            done = self._releases.finish(tree, read_init_script(tree))
+        finally:
+            if tree.exists():
+                await self._door.call(self._releases.abandon, tree, timeout=REMOVE_TIMEOUT)
+        log.info(
+            "source.exported",
+            commit=commit.sha,
+            authored=commit.authored,
+            summary=commit.summary,
+            files=len(entries),
+            bytes=sum(entry.size for entry in entries),
+            took_s=round(time.monotonic() - started, 3),
+        )
+        return done
+
+    async def _warn(self, mirror: Mirror, entries: list[Entry], tree: Path) -> None:
+        """Tell what a person would expect to be there, but is not."""
+        submodules = [entry.path for entry in entries if entry.is_submodule]
+        pointers = await self._door.call(
+            find_lfs_pointers, mirror.path, entries, tree, timeout=READ_TIMEOUT
+        )
+        for event, paths in (("source.submodules", submodules), ("source.lfs_pointers", pointers)):
+            if paths:
+                log.warning(event, count=len(paths), first=printable(paths[0]))
+
+
+def _check(source: GitSource) -> None:
+    """A second wall behind the document's: nothing else reaches git."""
+    try:
+        url, _, _ = parse_repository(source.url, has_key=bool(source.private_key))
+        check_reference(source.reference)
+    except GitRefError as exc:
+        raise Refused(f"cannot fetch code: the repository or reference {exc}") from exc
+    if url != source.url:
+        raise Refused("cannot fetch code: the repository's address is not in its plain form")
+
+
+def _not_found(source: GitSource, why: str) -> str:
+    what = f'reference "{source.reference}"' if source.reference else "a default branch"
+    return f"cannot find {what} in {source.url}" + (f": {why}" if why else "")

@@ -1,0 +1,152 @@
+"""What the route costs: throughput and p99 latency through the router against the container's own address
+and against `docker run -p`, from each kind of client.
+
+Run as root: `python -m tests.benchmarks.bench_router [--rounds N] [--load kept|new]`. Needs a Docker engine and
+wrk. The ways are interleaved in every round, each ratio is taken inside its round, and the median is printed:
+on a shared machine only ratios mean anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import select
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from almagent.adapters.router import NftRouter
+from almagent.adapters.sockets import accepts
+from tests.peers.docker_engine import connect
+from tests.peers.images import LABEL, Images
+from tests.peers.leaks import clear
+from tests.peers.netns import inside, listening, namespace_of
+from tests.peers.town import NEW, Town, build
+
+PORT = 18080
+CONNECTIONS = 16
+SECONDS = 1  # of each measurement
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}  # as wrk prints latencies
+
+
+@dataclass(frozen=True)
+class Figure:
+    rate: float  # requests a second
+    p99: float  # seconds
+
+
+def serve(server: socket.socket) -> None:
+    """As little HTTP as can be, so that the way to it and not the server is measured."""
+    poller = select.epoll()
+    poller.register(server, select.EPOLLIN)
+    clients: dict[int, socket.socket] = {}
+    while True:
+        for descriptor, _ in poller.poll():
+            if descriptor == server.fileno():
+                client, _ = server.accept()
+                clients[client.fileno()] = client
+                poller.register(client, select.EPOLLIN)
+            else:
+                answer(clients, descriptor)
+
+
+def answer(clients: dict[int, socket.socket], descriptor: int) -> None:
+    try:
+        request = clients[descriptor].recv(4096)
+        if request:
+            clients[descriptor].send(ANSWER)
+    except OSError:
+        request = b""
+    if not request or b"close" in request:
+        clients.pop(descriptor).close()
+
+
+@contextmanager
+def server_in(namespace: Path) -> Iterator[None]:
+    """A process of its own, whose socket is the container's."""
+    with listening(namespace, "0.0.0.0", PORT) as server:
+        pid = os.fork()
+        if pid == 0:
+            serve(server)
+    try:
+        yield
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def measure(namespace: Path, url: str, load: str) -> Figure:
+    command = ["wrk", "--latency", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url]
+    if load == "new":
+        command += ["-H", "Connection: close"]
+    with inside(namespace):
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", text)
+    if rate is None or p99 is None:
+        raise RuntimeError(f"cannot read what wrk says: {text}")
+    return Figure(float(rate[1]), float(p99[1]) * UNITS[p99[2]])
+
+
+def compare(town: Town, published: int, rounds: int, load: str) -> None:
+    print(f"{load} connections, {CONNECTIONS} at once, median of {rounds} rounds of {SECONDS} s")
+    print(f"{'client':12} {'':8} {'direct':>10} {'routed/direct':>14} {'routed/-p':>10}")
+    for kind, (namespace, host) in town.clients().items():
+        urls = (f"http://{NEW}:{PORT}/", f"http://{host}:{PORT}/", f"http://{host}:{published}/")
+        results = [[measure(namespace, url, load) for url in urls] for _ in range(rounds)]
+        show(kind, "req/s", "{:.0f}", [[figure.rate for figure in row] for row in results])
+        show("", "p99 ms", "{:.2f}", [[figure.p99 * 1000 for figure in row] for row in results])
+
+
+def show(kind: str, what: str, form: str, rows: list[list[float]]) -> None:
+    direct = form.format(statistics.median(row[0] for row in rows))
+    to_direct = statistics.median(row[1] / row[0] for row in rows)
+    to_published = statistics.median(row[1] / row[2] for row in rows)
+    print(f"{kind:12} {what:8} {direct:>10} {to_direct:>14.2f} {to_published:>10.2f}")
+
+
+async def route(router: NftRouter) -> None:
+    if not await accepts(NEW, [PORT], 5):
+        raise RuntimeError("cannot reach the server")
+    await router.point([PORT], NEW)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--load", choices=["kept", "new"], default="kept")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        print("cannot measure: wrk is not installed", file=sys.stderr)
+        return 1
+    session = f"bench-{os.getpid()}"
+    api = connect()
+    try:
+        image = Images(api, session).make('CMD ["sleep", "3600"]')
+        labels = {LABEL: session}
+        with build(api, image, [PORT], labels, "0.0.0.0") as town:
+            published = int(api.port(town.ids[NEW], PORT)[0]["HostPort"])
+            router = NftRouter(table=town.table, bridge=lambda: town.bridge)
+            with server_in(namespace_of(town.pids[NEW])):
+                asyncio.run(route(router))
+                try:
+                    compare(town, published, options.rounds, options.load)
+                finally:
+                    asyncio.run(router.clear())
+    finally:
+        api.close()
+        clear(session)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Where the ALM API adapter sends what it has to say: redirects, proxies, TLS, an API that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from almagent.adapters.alm.proxies import proxy_for
+from almagent.adapters.api import AlmApi
+from almagent.core.model import AgentStatus, AgentWord
+from almagent.ports import Refused, Unavailable
+from tests.contract.alm_client import SECRET, client
+from tests.peers.api import AGENT_STATUS, CONFIG, TOKEN, ScriptedApi, redirect, reply
+
+UPTODATE = AgentStatus(AgentWord.UPTODATE)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    async with ScriptedApi() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def alm(api: ScriptedApi) -> AsyncIterator[AlmApi]:
+    async with client(api) as made:
+        yield made
+
+
+# --- redirects and cookies -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("path", [TOKEN, CONFIG, AGENT_STATUS])
+async def test_redirects_are_not_followed(api: ScriptedApi, alm: AlmApi, status: int, path: str):
+    async with ScriptedApi() as elsewhere:
+        api.script(path, redirect(f"{elsewhere.url}{path}?token={SECRET}", status))
+        with pytest.raises(Unavailable, match=rf"HTTP {status} to http://127.0.0.1, red") as caught:
+            await (alm.post(UPTODATE) if path == AGENT_STATUS else alm.fetch_document())
+        assert elsewhere.requests == []
+        assert SECRET not in str(caught.value)
+    assert await alm.fetch_document()
+
+
+async def test_cookies_are_not_kept(api: ScriptedApi, alm: AlmApi):
+    api.script(CONFIG, reply(200, b"{}", {"Set-Cookie": "session=1; Path=/"}))
+    await alm.fetch_document()
+    await alm.fetch_document()
+    assert all("cookie" not in request.headers for request in api.requests)
+
+
+# --- proxies -------------------------------------------------------------------------------------
+
+
+async def test_a_proxy_of_the_environment_is_used_and_no_netrc(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login root password netrc-canary\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTP_PROXY", api.url)
+    async with client(api, url="http://api.example.test/") as alm:
+        assert await alm.fetch_document()
+    login, poll = api.requests
+    assert login.target == f"http://api.example.test{TOKEN}"
+    assert poll.target.startswith(f"http://api.example.test{CONFIG}?")
+    assert "authorization" not in login.headers
+
+
+async def test_an_api_may_live_below_a_path(api: ScriptedApi):
+    api.always(f"/alm{TOKEN}", reply(200, {"access_token": "t"}))
+    api.always(f"/alm{CONFIG}", reply(200, b"{}"))
+    async with client(api, url=f"{api.url}/alm/") as alm:
+        assert await alm.fetch_document() == b"{}"
+
+
+async def test_loopback_is_never_asked_through_a_proxy(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+):
+    async with ScriptedApi() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        async with client(api) as alm:
+            assert await alm.fetch_document()
+        assert proxy.requests == []
+
+
+async def test_a_bad_proxy_is_named_without_its_password(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HTTP_PROXY", f"socks5://user:{SECRET}@proxy:1080")
+    with pytest.raises(Refused, match="HTTP_PROXY") as caught:
+        async with client(api, url="http://api.example.test"):
+            pass
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "used"),
+    [
+        ("https://api.example.com", "", True),
+        ("https://api.example.com", "example.com", False),
+        ("https://api.example.com", ".example.com, other", False),
+        ("https://api.example.com", "*.example.com", False),
+        ("https://api.example.com", "*", False),
+        ("https://api.example.com", "ample.com,,", True),
+        ("https://10.1.2.3", "10.0.0.0/8", False),
+        ("https://10.1.2.3", "10.1.2.3", False),
+        ("https://10.1.2.3", "192.168.0.0/16,fd00::/8,junk/99", True),
+        ("https://[fd00::1]:8443", "fd00::/8", False),
+        ("https://127.0.0.9", "", False),
+        ("https://[::1]", "", False),
+        ("https://localhost:8443", "", False),
+        ("https://169.254.169.254", "", False),
+        ("http://api.example.com", "", False),  # only HTTPS_PROXY is set
+    ],
+)
+def test_which_addresses_are_asked_through_the_proxy(url: str, no_proxy: str, used: bool):
+    environment = {"HTTPS_PROXY": "proxy.test:3128", "no_proxy": no_proxy}
+    proxy = proxy_for(URL(url), environment)
+    assert proxy == (URL("http://proxy.test:3128") if used else None)
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """Makes a self-signed certificate that is its own CA: (certificate, key) for a host name."""
+    directory = tmp_path_factory.mktemp("tls")
+
+    def make(host: str) -> tuple[Path, Path]:
+        certificate, key = directory / f"{host}.pem", directory / f"{host}.key"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "2", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+             "-keyout", key, "-out", certificate],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        return certificate, key
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("host", "known", "works"),
+    [("localhost", True, True), ("localhost", False, False), ("other.test", True, False)],
+    ids=["its CA is given", "unknown CA", "another host's certificate"],
+)
+async def test_tls_is_always_verified(
+    authority: Callable[[str], tuple[Path, Path]], host: str, known: bool, works: bool
+):
+    certificate, key = authority(host)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with (
+        ScriptedApi(tls=context) as api,
+        client(api, ca_file=str(certificate) if known else "") as alm,
+    ):
+        if works:
+            assert await alm.fetch_document()
+        else:
+            with pytest.raises(Unavailable, match="the certificate of localhost is not trusted"):
+                await alm.fetch_document()
+            assert api.requests == []
+
+
+async def test_an_api_without_tls_says_so():
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        async with client(ScriptedApi(), url=f"https://127.0.0.1:{port}") as alm:
+            with pytest.raises(Unavailable, match=r"127\.0\.0\.1 does not speak TLS"):
+                await alm.fetch_document()
+
+
+@pytest.mark.parametrize("content", [None, "", "not a certificate"])
+async def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None):
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_text(content)
+    with pytest.raises(Refused, match=f"^cannot use the CA file {ca_file}: "):
+        async with client(ScriptedApi(), ca_file=str(ca_file)):
+            pass
+
+
+# --- the API is away -----------------------------------------------------------------------------
+
+
+async def test_an_api_that_is_away_is_unavailable_and_found_again(api: ScriptedApi, alm: AlmApi):
+    await alm.fetch_document()
+    await api.stop()
+    with pytest.raises(Unavailable, match=r"127.0.0.1 cannot be reached \(Connection refused"):
+        await alm.fetch_document()
+    await api.start()
+    assert await alm.fetch_document()
