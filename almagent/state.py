@@ -1,0 +1,131 @@
+"""What survives a restart, as one document in one file: memory, outbox, notices, the specs that run.
+
+A part that cannot be read back is dropped and the rest is kept: the worst that follows is a retry.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from almagent.core.memory import Memory
+from almagent.core.model import GitSource, Secret, Spec
+from almagent.core.notices import NoticeBook
+from almagent.core.outbox import Outbox
+from almagent.ports import Store
+
+log = structlog.get_logger(__name__)
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_memory = TypeAdapter(Memory)
+
+
+class State:
+    """Parts are read and changed by their owners; `save` writes them all, when anything has changed."""
+
+    def __init__(self, store: Store, boot_id: str, *, drain_on_rebalance: bool = False) -> None:
+        self._store = store
+        self._boot_id = boot_id
+        raw = store.load()
+        self.memory = self._load_memory(raw)
+        self.outbox = Outbox.from_dict(_part(raw, "outbox"))
+        self.notices = NoticeBook.restore(
+            _part(raw, "notices"), time.time(), drain_on_rebalance=drain_on_rebalance
+        )
+        self.specs = _load_specs(_part(raw, "specs"))
+        self._saved: dict[str, object] = raw
+
+    def save(self) -> bool:
+        """False: the disk refused; everything goes on from memory and the next call tries again."""
+        state = self._compose()
+        if state == self._saved:
+            return True
+        if not self._store.save(state):
+            return False
+        self._saved = state
+        return True
+
+    def keep_specs(self, *specs: Spec | None) -> None:
+        """Keep only the specs of the releases that may have to be started again."""
+        releases = (
+            self.memory.release,
+            self.memory.previous_release,
+            self.memory.candidate_release,
+        )
+        needed = {r.revision for r in releases if r}
+        known = {s.revision: s for s in (*self.specs.values(), *(s for s in specs if s))}
+        self.specs = {revision: s for revision, s in known.items() if revision in needed}
+
+    def _compose(self) -> dict[str, object]:
+        return {
+            "boot_id": self._boot_id,
+            "memory": _memory.dump_python(self.memory, mode="json"),
+            "outbox": self.outbox.to_dict(),
+            "notices": self.notices.as_dict(),
+            "specs": {revision: _dump_spec(spec) for revision, spec in self.specs.items()},
+        }
+
+    def _load_memory(self, raw: dict[str, object]) -> Memory:
+        try:
+            memory = _memory.validate_python(_part(raw, "memory"))
+        except ValidationError as exc:
+            log.warning("state.memory_dropped", problems=exc.error_count())
+            return Memory()
+        return memory if raw.get("boot_id") == self._boot_id else _after_reboot(memory)
+
+
+def boot_id() -> str:
+    """Tells one boot of this host from the next."""
+    return BOOT_ID.read_text().strip()
+
+
+def _after_reboot(memory: Memory) -> Memory:
+    """Times of another boot mean nothing; a release that was switched back stays back."""
+    failure = memory.failure
+    held = failure if failure is not None and failure.retry_at is None else None
+    return Memory(active=memory.active, release=memory.release, failure=held)
+
+
+def _part(raw: dict[str, object], name: str) -> dict[str, Any]:
+    part = raw.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _dump_spec(spec: Spec) -> dict[str, object]:
+    """No git key and no login: the file holds what a container needs, not how it was fetched."""
+    return {
+        "image": spec.image,
+        "environment": {name: value.reveal() for name, value in spec.environment.items()},
+        "source": [spec.source.url, spec.source.reference] if spec.source else None,
+        "code_dir": spec.code_dir,
+        "ports": spec.ports if spec.ports is None else list(spec.ports),
+        "updated": spec.updated,
+    }
+
+
+def _load_specs(raw: dict[str, Any]) -> dict[str, Spec]:
+    specs = {}
+    for revision, fields in raw.items():
+        try:
+            specs[revision] = _load_spec(revision, fields)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            log.warning("state.spec_dropped", revision=revision[:8])
+    return specs
+
+
+def _load_spec(revision: str, fields: dict[str, Any]) -> Spec:
+    source, ports = fields["source"], fields["ports"]
+    return Spec(
+        revision=revision,
+        image=fields["image"],
+        environment={name: Secret(text) for name, text in fields["environment"].items()},
+        source=GitSource(*source) if source else None,
+        code_dir=fields["code_dir"],
+        ports=None if ports is None else tuple(ports),
+        updated=fields["updated"],
+    )

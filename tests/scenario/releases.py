@@ -1,0 +1,50 @@
+"""Documents of the test apps, and a second host outside from which load comes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.peers.netns import Machine, run
+from tests.peers.registry import PASSWORD, USER
+
+HOST, OUTSIDE = "10.79.5.1", "10.79.5.9"  # on the cable between this host and the one outside
+
+
+def document(image: str, port: int, **environment: object) -> dict[str, Any]:
+    values = {"PAGE": "one", "PORTS": str(port)} | {k: str(v) for k, v in environment.items()}
+    return {
+        "image": image,
+        "registryUsername": USER,
+        "registryPassword": PASSWORD,
+        "environment_variables": values,
+        "ports": [port],
+    }
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A machine at the other end of a cable; it calls this host by `HOST`."""
+
+    machine: Machine
+
+
+@contextmanager
+def outside() -> Iterator[Outside]:
+    name = secrets.token_hex(3)
+    machine = Machine(f"test-{name}")
+    machine.create()
+    cable = f"alm{name}o"
+    try:
+        run("ip", "link", "add", cable, "type", "veth", "peer", "eth0", "netns", machine.name)
+        run("ip", "address", "add", f"{HOST}/24", "dev", cable)
+        run("ip", "link", "set", cable, "up")
+        machine.ip(f"address add {OUTSIDE}/24 dev eth0")
+        machine.ip("link set eth0 up")
+        machine.ip(f"route add default via {HOST}")
+        yield Outside(machine)
+    finally:
+        machine.delete()
