@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import structlog
@@ -45,6 +46,7 @@ class Executor:
         self._durable = durable
         self._acted = acted
         self._clock = clock
+        self._tidying: asyncio.Task[None] | None = None
 
     async def execute(self, action: do.Action) -> bool:
         """False: the release failed on it, which is remembered; the rest of the plan is void.
@@ -105,7 +107,7 @@ class Executor:
                 await self._run_hook(c.id, path, limit)
             case do.Collect(images=images, paths=paths):
                 await self._engine.collect(images)
-                await self._source.collect(paths)
+                self._tidy_exports(paths)
             case do.Reject():
                 await self._preparer.cancel()
             case do.Watch() | do.Adopt() | do.Retire():
@@ -139,6 +141,22 @@ class Executor:
         await self._preparer.cancel()
         await self._engine.remove(container_id)
         return detail
+
+    def _tidy_exports(self, keep: Sequence[str]) -> None:
+        """Beside the tick: removing a large tree, or git's own tidying, may take a while."""
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self._collect_exports(keep), name="tidy exports")
+
+    async def _collect_exports(self, keep: Sequence[str]) -> None:
+        try:
+            await self._source.collect(keep)
+        except PortError as exc:
+            log.warning("exports.not_tidied", reason=str(exc))
+
+    async def close(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait([self._tidying])
 
     async def _evidence(self, container_id: str) -> Evidence:
         """Missing evidence never stops what has to be done."""

@@ -87,10 +87,11 @@ class Reconciler:
         self._awake.set()
 
     def run_spec(self, spec: Spec) -> None:
-        """A document came. One that differs in anything, a git key say, is tried at once."""
+        """A document came. One that brings the same release with another key or login is tried at once."""
         if isinstance(self.desired, Leave):
             return
-        if isinstance(self.desired, Run) and self.desired.spec != spec:
+        known = self.desired.spec if isinstance(self.desired, Run) else None
+        if known is not None and known.revision == spec.revision and known != spec:
             self._durable.memory = replace(self._durable.memory, failure=None)
         self.desired = Run(spec)
         self.wake()
@@ -131,6 +132,7 @@ class Reconciler:
                 await self._sleep(wait)
         finally:
             await self._preparer.cancel()
+            await self._executor.close()
 
     async def tick(self) -> float:
         """Seconds until the next tick, if nothing wakes us before."""
@@ -142,7 +144,7 @@ class Reconciler:
                 self._beat(action.limit if isinstance(action, RunHook) else 0.0)
                 if not await self._executor.execute(action):
                     break
-            await self._close_routes(todo)
+            await self._leave_nothing(todo)
         except PortError as exc:
             return self._in_trouble(exc)
         finally:
@@ -194,9 +196,12 @@ class Reconciler:
         )
         return memory.release.ports if lost and memory.release else ()
 
-    async def _close_routes(self, todo: Plan) -> None:
-        if todo.done and self._router is not None and not self._last.done:
-            await self._router.clear()
+    async def _leave_nothing(self, todo: Plan) -> None:
+        """The last container has gone: what was there for all of them goes too, once."""
+        if todo.done and not self._last.done:
+            if self._router is not None:
+                await self._router.clear()
+            await self._engine.collect(())
 
     def _say(self, seen: Observed) -> None:
         """Offer the statuses that are true now, together with the memory that they have been."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from almagent.core import actions
-from almagent.daemon import table_name
 from almagent.failpoints import VARIABLE
+from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
 from tests.peers.apps import app

@@ -15,8 +15,9 @@ from typing import Any
 
 import docker
 
-from almagent.daemon import table_name
+from almagent.wiring import table_name
 from tests.peers.api import AGENT_STATUS, CONTAINER_STATUS, STATUSES, ScriptedApi
+from tests.peers.netns import HERE
 
 SECRET = "canary-client-secret"
 PATIENCE = 20.0  # seconds; a deployment takes less than one on an idle machine
@@ -46,6 +47,7 @@ class Agent:
     engine: docker.APIClient
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
+    namespace: Path = HERE  # the network namespace it runs in
 
     @property
     def config(self) -> Path:
@@ -81,6 +83,7 @@ class Agent:
             self.configure()
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *("nsenter", f"--net={self.namespace}"),
                 *(sys.executable, "-m", "almagent", "run", "--config", str(self.config)),
                 *arguments,
                 env={**os.environ, **(env or {})},

@@ -17,7 +17,7 @@ HEALTHCHECK = "HEALTHCHECK --interval=1s --timeout=2s --retries=2 CMD test -f /t
 
 
 def app(images: Images, *changes: str) -> str:
-    return images.make('CMD ["/usr/bin/perl", "/server.pl"]', *changes, files=_files())
+    return images.make('CMD ["/usr/bin/perl", "/server.pl"]', *changes, files=files())
 
 
 def healthy_app(images: Images) -> str:
@@ -25,7 +25,7 @@ def healthy_app(images: Images) -> str:
 
 
 @cache
-def _files() -> dict[str, str | bytes]:
+def files() -> dict[str, str | bytes]:
     """Perl with the libraries it needs; the server uses none of its modules."""
     perl = shutil.which("perl", path="/usr/bin:/bin")
     assert perl is not None, "perl-base is not installed"

@@ -34,6 +34,7 @@ class PrivateEngine:
         self.machine = machine
         self.socket = root / "docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
+        self.live_restore = False  # containers outlive the engine; from the next start on
 
     @property
     def host(self) -> str:
@@ -85,6 +86,7 @@ class PrivateEngine:
             f"--pidfile={self._root / 'docker.pid'}",
             "--max-download-attempts=1",  # the default waits more than a minute before it gives up
             "--shutdown-timeout=1",
+            *(["--live-restore"] if self.live_restore else []),
         ]
 
     def _send(self, number: signal.Signals) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from almagent.daemon import table_name
 from almagent.demo.load import KINDS, Client, Load, Unanswered
+from almagent.wiring import table_name
 from tests.peers.leaks import nft_tables
 
 DEMO = [sys.executable, "-m", "almagent", "demo"]

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from almagent.daemon import table_name
+from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
 from tests.peers.apps import app, healthy_app
