@@ -201,6 +201,7 @@ class Notice:
 
 class Metadata(Protocol):
     name: str  # aws, gcp, ...
+    longest_call: float  # seconds that one call of `notices` may take
 
     async def instance_id(self) -> str:
         """Raises Unavailable when this is not that cloud or it does not answer."""

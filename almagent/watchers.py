@@ -20,7 +20,7 @@ from almagent.pacing import Phase, pause
 from almagent.ports import ControlPlane, Metadata, PortError, Refused
 from almagent.reconciler import Reconciler
 
-NOTICE_BACKOFF = 30.0  # seconds; metadata services throttle, and a notice gives 120 s
+NOTICE_BACKOFF = 10.0  # seconds; metadata services throttle, but some notices give only 30 s
 SPARE = 10.0  # seconds before the cloud's deadline by which everything is done
 LEAST = 1.0  # seconds that a container gets to end, however late the notice
 WATCH_AGAIN = 5.0  # seconds after a stream of events has broken off
@@ -183,7 +183,7 @@ class InterruptionWatcher:
             begun = time.monotonic()
             interval = await self._poll()
             wait = max(0.0, begun + interval - time.monotonic())
-            self._beat(wait)
+            self._beat(wait + self._metadata.longest_call)
             await asyncio.sleep(wait)
 
     async def _poll(self) -> float:

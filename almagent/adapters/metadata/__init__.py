@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.metadata.alicloud import Alicloud
 from almagent.adapters.metadata.aws import Aws
 from almagent.adapters.metadata.azure import Azure
@@ -28,9 +29,10 @@ class Cloud(Metadata, Protocol):
     """
 
     long_poll: bool
-    longest_call: float  # seconds that one call of `notices` may take
 
-    def __init__(self, base: str = "", *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, base: str = "", *, timeout: float = TIMEOUT, on_call: OnCall = uncounted
+    ) -> None:
         """`base`: another URL than the cloud's own; `timeout`: seconds for one exchange."""
 
     async def recognise(self) -> bool:
@@ -48,7 +50,13 @@ CLOUDS: dict[str, type[Cloud]] = {
 }
 
 
-async def detect(provider: str, endpoint: str = "", *, within: float = DETECTION) -> Cloud | None:
+async def detect(
+    provider: str,
+    endpoint: str = "",
+    *,
+    within: float = DETECTION,
+    on_call: OnCall = uncounted,
+) -> Cloud | None:
     """The cloud called `provider`, unasked; for "auto" the one that answers as only it does.
 
     None: "none", or no cloud was recognised `within` that many seconds. `name` of the result can be
@@ -57,8 +65,8 @@ async def detect(provider: str, endpoint: str = "", *, within: float = DETECTION
     if provider == "none":
         return None
     if provider != "auto":
-        return CLOUDS[provider](endpoint)
-    clouds = [make(endpoint) for make in CLOUDS.values()]
+        return CLOUDS[provider](endpoint, on_call=on_call)
+    clouds = [make(endpoint, on_call=on_call) for make in CLOUDS.values()]
     answers = [
         asyncio.create_task(_recognised(cloud, within), name=f"metadata.detect {cloud.name}")
         for cloud in clouds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.metadata.client import TIMEOUT, Client
 from almagent.adapters.metadata.reading import Notices, at, iso_time, understand
 from almagent.adapters.metadata.session import Session
@@ -28,8 +29,10 @@ class Alicloud:
     name = "alicloud"
     long_poll = False
 
-    def __init__(self, base: str = "", *, timeout: float = TIMEOUT) -> None:
-        client = Client(base or BASE, timeout=timeout)
+    def __init__(
+        self, base: str = "", *, timeout: float = TIMEOUT, on_call: OnCall = uncounted
+    ) -> None:
+        client = Client(base or BASE, timeout=timeout, on_call=on_call)
         self._session = Session(client, "X-aliyun-ecs-metadata-token")
         self.longest_call = 4 * timeout  # a token and a read, and both again after a 401
 

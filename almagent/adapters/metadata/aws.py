@@ -68,7 +68,9 @@ class Aws:
     def __init__(
         self, base: str = "", *, timeout: float = TIMEOUT, on_call: OnCall = uncounted
     ) -> None:
-        self._session = Session(Client(base or BASE, timeout=timeout, on_call=on_call), "X-aws-ec2-metadata-token")
+        self._session = Session(
+            Client(base or BASE, timeout=timeout, on_call=on_call), "X-aws-ec2-metadata-token"
+        )
         self._watchlist = Watchlist(
             self._spot, self._rebalance, self._maintenance, self._autoscaling
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.metadata.client import LARGE, TIMEOUT, Client
 from almagent.adapters.metadata.reading import (
     Notices,
@@ -46,8 +47,10 @@ class Azure:
     name = "azure"
     long_poll = False
 
-    def __init__(self, base: str = "", *, timeout: float = TIMEOUT) -> None:
-        self._client = Client(base or BASE, timeout=timeout)
+    def __init__(
+        self, base: str = "", *, timeout: float = TIMEOUT, on_call: OnCall = uncounted
+    ) -> None:
+        self._client = Client(base or BASE, timeout=timeout, on_call=on_call)
         self._vm_name = ""
         self.longest_call = 2 * timeout
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 
+from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.metadata.client import TIMEOUT, Answer, Client
 from almagent.adapters.metadata.reading import Notices, Watchlist, at, known, understand
 from almagent.ports import Notice, Unavailable
@@ -74,10 +75,11 @@ class Gcp:
         base: str = "",
         *,
         timeout: float = TIMEOUT,
+        on_call: OnCall = uncounted,
         wait: float = WAIT,
         now: Callable[[], float] = time,
     ) -> None:
-        self._client = Client(base or BASE, timeout=timeout)
+        self._client = Client(base or BASE, timeout=timeout, on_call=on_call)
         self._wait = wait
         self._now = now
         self._etags: dict[str, str] = {}

@@ -1,0 +1,159 @@
+"""The cloud takes the instance: noticed in time, drained inside the deadline, told once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.peers.agent import Agent, fetch
+from tests.peers.api import STATUSES, ScriptedApi, reply
+from tests.peers.apps import app
+from tests.peers.images import Images
+from tests.peers.load import Tally, Target, load, one
+from tests.peers.metadata import AwsPeer, Fault, Reply
+from tests.peers.registry import RunningRegistry
+from tests.scenario.releases import document
+
+
+@pytest.fixture
+def image(shared_registry: RunningRegistry, images: Images) -> str:
+    return shared_registry.push(app(images), "app:1")
+
+
+@pytest.fixture
+async def cloud(agent: Agent) -> AsyncIterator[AwsPeer]:
+    async with AwsPeer() as peer:
+        agent.configure(cloud={"provider": "aws", "endpoint": peer.url, "poll_interval": 0.5})
+        yield peer
+
+
+def notice(seconds: float) -> str:
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return json.dumps({"action": "terminate", "time": at.strftime("%Y-%m-%dT%H:%M:%SZ")})
+
+
+def words_after(agent: Agent, count: int) -> list[str]:
+    return [word for word, _ in agent.statuses()][count:]
+
+
+@pytest.mark.parametrize("deadline", [120, 30, 5, -10])
+async def test_a_spot_notice_drains_inside_its_deadline(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int, deadline: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    assert api.requests[1].json["instance_id"] == cloud.instance_id
+    before = len(agent.statuses())
+    slow = Tally("in flight")
+    if deadline > 20:
+        flying = [
+            asyncio.create_task(one(slow, Target("127.0.0.1", port, path="/slow")))
+            for _ in range(9)
+        ]
+        await asyncio.sleep(0.5)
+    began = time.monotonic()
+    await cloud.put(cloud.spot, notice(deadline))
+    await agent.until_told("spot_terminate", patience=1.5)
+    if deadline > 20:
+        await agent.until(lambda: agent.logged("router.pointed")[-1]["ports"] == [], "closed", 5)
+        with pytest.raises(ConnectionRefusedError):
+            await fetch(port)
+        await asyncio.gather(*flying)
+        assert not slow.lost, slow
+    await agent.until_told("terminated")
+    assert time.monotonic() - began < max(deadline - 10, 5)
+    assert words_after(agent, before) == ["spot_terminate", "terminated"]
+    await agent.until(lambda: not agent.containers(), "container removed", 3)
+    await asyncio.sleep(1.5)
+    assert words_after(agent, before) == ["spot_terminate", "terminated"]
+
+
+async def test_a_kept_connection_is_not_cut_while_the_budget_lasts(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    async with load(Target("127.0.0.1", port), rate=20, kept=3) as tallies:
+        await asyncio.sleep(1)
+        await cloud.put(cloud.spot, notice(24))
+        await agent.until_told("spot_terminate")
+        await asyncio.sleep(4)
+        assert not tallies[1].lost
+        assert tallies[0].lost  # new ones are refused at once
+    await agent.until_told("terminated", patience=20)
+
+
+async def test_a_notice_in_the_middle_of_a_release_gives_the_candidate_up(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    api.document = document(image, port, PAGE="new", START=60)
+    await agent.until_told("updating")
+    await cloud.put(cloud.spot, notice(60))
+    await agent.until_told("spot_terminate")
+    await agent.until(lambda: not agent.containers(), "everything gone")
+    await agent.until_told("terminated", 2)
+    assert "uptodate" not in words_after(agent, 7)
+
+
+async def test_killed_in_the_middle_of_a_drain_it_goes_on(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    slow = Tally("in flight")
+    flying = asyncio.create_task(one(slow, Target("127.0.0.1", port, path="/slow")))
+    await asyncio.sleep(0.5)
+    await cloud.put(cloud.spot, notice(60))
+    await agent.until(lambda: agent.logged("router.pointed")[-1]["ports"] == [], "closed", 5)
+    await agent.end(9)
+    await agent.start()
+    await flying
+    assert not slow.lost
+    await agent.until_told("terminated")
+    assert [w for w, _ in agent.statuses()].count("spot_terminate") == 1
+    await agent.until(lambda: not agent.containers(), "container removed", 3)
+
+
+async def test_a_notice_is_the_first_thing_said_after_an_outage(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    for path in STATUSES:
+        api.always(path, reply(503))
+    (container,) = agent.running()
+    agent.engine.kill(container["Id"])
+    await agent.until(lambda: agent.logged("reports.delayed"), "posts fail")
+    await cloud.put(cloud.spot, notice(60))
+    await agent.until(lambda: agent.logged("agent.leaving"), "noticed")
+    count = len(agent.statuses())
+    for path in STATUSES:
+        api.always(path, None)
+    await agent.until(lambda: "terminated" in words_after(agent, count), "all told")
+    assert words_after(agent, count)[0] == "spot_terminate"
+
+
+async def test_no_answer_is_no_notice(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    faults = (Reply(401), Reply(403), Reply(500), Reply(200, "<html>"), Fault.RESET)
+    for fault in faults:
+        cloud.faults[cloud.spot] = fault
+        await asyncio.sleep(0.7)
+    assert agent.words()[-1] == "uptodate"
+    assert await fetch(port) == "one"
