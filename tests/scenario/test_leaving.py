@@ -51,6 +51,7 @@ async def test_a_spot_notice_drains_inside_its_deadline(
     assert api.requests[1].json["instance_id"] == cloud.instance_id
     before = len(agent.statuses())
     slow = Tally("in flight")
+    flying: list[asyncio.Task[None]] = []
     if deadline > 20:
         flying = [
             asyncio.create_task(one(slow, Target("127.0.0.1", port, path="/slow")))
