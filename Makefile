@@ -38,5 +38,5 @@ requirements:  ## pin what pyproject.toml asks for; needs uv; add UPGRADE=--upgr
 	$(PIN) $(UPGRADE) --output-file requirements-dev.txt --group dev
 
 clean:
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) /var/cache/almagent-tests build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

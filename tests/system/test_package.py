@@ -1,0 +1,87 @@
+"""Upgrade, removal and purge: traffic goes on, and in the end nothing is left but the containers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system import peers
+from tests.system.machine import Machine
+from tests.system.peers import Site
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+NEXT = "99.0.0"
+NEXT_VERSION = f"""
+dpkg-deb --raw-extract /srv/almagent.deb /srv/next
+cd /srv/next
+sed -i 's/^Version:.*/Version: {NEXT}-1/' DEBIAN/control
+package=$(echo usr/lib/almagent/lib/python3.*/site-packages/almagent)
+sed -i 's/^__version__ = .*/__version__ = "{NEXT}"/' $package/__init__.py
+rm $package/__pycache__/__init__.*
+dpkg-deb --build -z1 /srv/next /srv/next.deb
+"""
+OURS = """
+find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/lib/docker \\) -prune \
+    -o -name '*almagent*' -print
+"""
+
+
+def test_it_has_compiled_all_it_brings(site: Site):
+    """Nothing is ever written below /usr/lib/almagent: the sandbox forbids it, and purge would leave it."""
+    assert site.machine.attempt("dpkg", "--verify", "almagent").stdout == ""
+    stale = "find /usr/lib/almagent -newer /var/lib/dpkg/info/almagent.list -type f"
+    assert site.machine.shell(stale) == ""
+
+
+def test_an_upgrade_loses_no_request(site: Site):
+    machine, containers = site.machine, site.containers()
+    machine.shell(NEXT_VERSION)
+    with peers.load(machine) as outcome:
+        machine.run("apt-get", "install", "--yes", "--quiet", "/srv/next.deb")
+        machine.until(lambda: machine.property("ActiveState") == "active", "active again")
+    assert outcome.failed == ()
+    assert outcome.good > 20
+    assert machine.run("almagent", "--version") == f"almagent {NEXT}\n"
+    assert NEXT in machine.shell(
+        "grep -a ^__version__ /usr/lib/almagent/lib/*/*/almagent/__init__.py"
+    )
+    assert site.containers() == containers
+
+
+def test_settings_and_what_the_agent_knows_survive_an_upgrade(site: Site):
+    machine = site.machine
+    assert site.stack_id in machine.run("cat", "/etc/almagent/agent.toml")
+    assert machine.shell("stat -c %a /etc/almagent/agent.toml /var/lib/almagent") == "600\n700"
+
+
+def test_removed_and_installed_again_it_goes_on(site: Site):
+    machine, containers = site.machine, site.containers()
+    machine.run("apt-get", "remove", "--yes", "--quiet", "almagent")
+    assert (site.containers(), site.page()) == (containers, "site 1")
+    machine.run("apt-get", "install", "--yes", "--quiet", "/srv/next.deb")
+    assert machine.property("ActiveState") == "active"
+    assert (site.containers(), site.page()) == (containers, "site 1")
+
+
+def test_purged_it_leaves_nothing_but_the_container(site: Site):
+    machine, containers = site.machine, site.containers()
+    machine.run("apt-get", "purge", "--yes", "--quiet", "almagent")
+    assert site.containers() == containers
+    assert left(machine) == []
+
+
+def left(machine: Machine) -> list[str]:
+    return machine.shell(OURS).splitlines()
+
+
+def test_after_stop_a_purge_leaves_nothing_at_all(site: Site):
+    machine = site.machine
+    machine.run("docker", "rm", "--force", *site.containers())
+    peers.install(site)
+    machine.run("almagent", "stop")
+    machine.run("apt-get", "purge", "--yes", "--quiet", "almagent")
+    assert left(machine) == []
+    assert site.containers() == []
+    assert "almagent" not in machine.run("nft", "list", "tables")
+    assert "almagent" not in machine.run("docker", "network", "ls")
+    assert {"terminated", "stopped"} <= set(site.words())
