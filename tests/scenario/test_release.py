@@ -129,12 +129,21 @@ FAILING: dict[str, tuple[dict[str, object], str]] = {
     "exits at once": ({"DIE_AFTER": 0}, "exit code 7"),
     "exits after 1 s": ({"START": 60, "DIE_AFTER": 1}, "exit code 7"),
     "never listens": ({"START": 600}, "not ready within 3 s"),
+    "unhealthy for ever": ({"HEALTHY_AFTER": 999}, "its health check says"),
+    "bad command": ({}, "no such file or directory"),
+    "NUL in the environment": ({"BAD": "a\0b"}, "environment_variables: BAD: must not contain"),
 }
 
 
 @pytest.mark.parametrize("how", FAILING)
 async def test_a_release_that_fails_leaves_the_old_one_serving(
-    agent: Agent, api: ScriptedApi, image: str, port: int, how: str
+    agent: Agent,
+    api: ScriptedApi,
+    image: str,
+    port: int,
+    how: str,
+    shared_registry: RunningRegistry,
+    images: Images,
 ):
     agent.configure(deploy={"ready_timeout": 3})
     api.document = document(image, port, PAGE="old")
@@ -142,21 +151,35 @@ async def test_a_release_that_fails_leaves_the_old_one_serving(
     await agent.until_told("uptodate")
     (old,) = agent.running()
     environment, cause = FAILING[how]
+    if how == "unhealthy for ever":
+        image = shared_registry.push(healthy_app(images), "sick:1")
+    if how == "bad command":
+        image = shared_registry.push(images.make('CMD ["/no/such"]'), "bad:1")
     async with load(Target("127.0.0.1", port), rate=50) as tallies:
         api.document = document(image, port, PAGE="new", **environment)
         await agent.until_told("error")
         await agent.until(lambda: len(agent.containers()) == 1, "candidate removed")
-        first = time.monotonic()
-        await agent.until(lambda: len(agent.logged("release.prepared")) == 3, "tried again", 25)
-        assert time.monotonic() - first > 8
     nothing_lost(tallies)
     assert cause in agent.last_error()
-    assert "keeps serving" in agent.last_error()
     assert set(tallies[0].bodies) == {"old"}
+    assert [c["Id"] for c in agent.running()] == [old["Id"]]
+
+
+async def test_a_failed_release_is_tried_again_after_a_pause_and_a_new_document_at_once(
+    agent: Agent, api: ScriptedApi, image: str, port: int
+):
+    api.document = document(image, port, PAGE="old")
+    await agent.start()
+    await agent.until_told("uptodate")
+    api.document = document(image, port, PAGE="bad", DIE_AFTER=0)
+    await agent.until_told("error")
+    first = time.monotonic()
+    await agent.until(lambda: len(agent.logged("release.prepared")) == 3, "tried again", 25)
+    assert time.monotonic() - first > 8
+    assert "keeps serving" in agent.last_error()
     api.document = document(image, port, PAGE="good")
-    await agent.until_told("uptodate", 2)
+    await agent.until_told("uptodate", 2, patience=8)
     assert await fetch(port) == "good"
-    assert agent.words(old["Id"])[:2] == ["starting", "running"]
 
 
 async def test_a_port_of_a_foreign_process_is_refused(
