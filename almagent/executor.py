@@ -84,12 +84,12 @@ class Executor:
                 await self._engine.start(c.id)
             case do.Switch(container=c, routed=routed):
                 if routed and self._router:
-                    await self._router.point(c.ports, c.address)
+                    await self._router.point(c.targets)
                 await self._preparer.cancel()
                 log.info("release.active", container=c.id[:12], revision=c.revision[:8])
-            case do.Route(ports=ports, address=address):
+            case do.Route(targets=targets):
                 if self._router:
-                    await self._router.point(ports, address)
+                    await self._router.point(targets)
             case do.KeepRestarting(container=c):
                 await self._engine.set_restart(c.id, always=True)
             case do.Discard(container=c, reason=reason):

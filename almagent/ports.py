@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from almagent.core.model import Container, GitSource, RegistryLogin, Release, Spec, Status
+from almagent.core.model import (
+    Container,
+    GitSource,
+    RegistryLogin,
+    Release,
+    Spec,
+    Status,
+    Target,
+)
 
 
 class PortError(Exception):
@@ -92,8 +100,8 @@ class Engine(Protocol):
         """
 
     async def create(self, spec: Spec, release: Release, *, publish: bool) -> str:
-        """Create, not start; the full id. `publish`: on every host address (recreate), else on an
-        ephemeral loopback port only, which opens Docker's forward path for the router.
+        """Create, not start; the full id. `publish`: on every host address (recreate), else on doors
+        only, which opens Docker's forward path for the router.
 
         Nothing is left behind when it raises: Refused (a value Docker does not take), Unavailable.
         """
@@ -157,13 +165,13 @@ class Source(Protocol):
 class Router(Protocol):
     """Who answers on the host's ports. Rules live in the kernel and survive this process."""
 
-    async def routes(self) -> dict[int, str]:
-        """port -> container address, as the kernel has it; {} if incomplete in any part. Raises Unavailable."""
+    async def routes(self) -> dict[int, Target]:
+        """By port, as the kernel has it; {} if incomplete in any part. Raises Unavailable."""
 
-    async def point(self, ports: Sequence[int], address: str) -> None:
-        """All of `ports` to `address`, every other port closed, in one atomic step; open connections stay.
+    async def point(self, targets: Mapping[int, Target]) -> None:
+        """These ports there, every other port closed, in one atomic step; open connections stay.
 
-        `ports` empty: closed for new connections, open ones go on.
+        `targets` empty: closed for new connections, open ones go on.
         """
 
     async def clear(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+SILENT = "silent"  # the outcome of a call that was given up: nothing came back, good or bad
+
 OnCall = Callable[[str, str, float], None]
 """Told of every request: its name (one of a few), how it ended, seconds. Cheap, never raises."""
 

@@ -7,9 +7,18 @@ Connection tracking remembers the choice, so open connections stay where they ar
 (127.0.0.0/8, or another container on the same bridge). `route_localnet` lets 127.0.0.0/8 out to the bridge;
 `guard` keeps it from letting the containers in to services of the host that listen on 127.0.0.1.
 
+Docker's own rules are left alone. To let packets pass them, the container's ports are published: each on
+an ephemeral port of the network's gateway, an address of this host. That port is the door. Docker drops what
+goes from one of its networks to another, so packets from the others are led to the door and not to the
+container: they stay on this host, where Docker's proxy takes them and connects to the container itself. Docker
+deals the doors anew at every start of a container; the routes are then to be pointed anew.
+
+The other networks are known by the names of their bridges: docker0, br-* and alm*. A network with a bridge
+of another name is served only where Docker does not isolate it: such a bridge may as well be the way to
+the outside, whose clients are to be seen by their own address and not by the proxy's. Filters of the host
+that look at what arrives from the other networks see the door's port.
+
 Not served: UDP and IPv6. `[::1]` is refused, so clients of the name localhost fall back to 127.0.0.1.
-Docker's own rules are left alone: to let outside packets pass them, the port must be published on some
-loopback port; containers on other networks of a Docker engine that isolates networks stay outside.
 """
 
 from __future__ import annotations
@@ -19,18 +28,20 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 
 from almagent.adapters.nft import conntrack, links, notifications, ruleset
 from almagent.adapters.nft.command import Nft
+from almagent.core.model import Target
 from almagent.ports import Refused, Unavailable
 
 log = structlog.get_logger(__name__)
 
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_TRIAL = {80: Target("192.0.2.1", "192.0.2.2:32768"), 443: Target("192.0.2.1")}
 _PROBE_TIMEOUT = 3.0  # seconds; covers one lost SYN, which is sent again after 1 s
 
 
@@ -49,16 +60,16 @@ class NftRouter:
         self._nft = Nft()
         self._one_writer = asyncio.Lock()
 
-    async def routes(self) -> dict[int, str]:
-        """port -> container address, {} unless every rule and setting is there and unaltered."""
+    async def routes(self) -> dict[int, Target]:
+        """By port, {} unless every rule and setting is there and unaltered."""
         bridge = self._bridge()
         if not bridge or not links.routes_loopback(bridge):
             return {}
         return await self._listed(bridge) or {}
 
-    async def point(self, ports: Sequence[int], address: str) -> None:
+    async def point(self, targets: Mapping[int, Target]) -> None:
         """Raises Refused (not a port or not an IPv4 address, rejected by nft), Unavailable."""
-        routes = _routes(ports, address)
+        routes = {_port(port): _target(*target) for port, target in targets.items()}
         bridge = self._known_bridge()
         async with self._one_writer:
             intact = await self._listed(bridge) is not None
@@ -69,7 +80,8 @@ class NftRouter:
             )
             links.route_loopback(bridge)  # after the guard is in force
             links.allow_hairpin(bridge)
-        log.info("router.pointed", ports=sorted(routes), address=address, rebuilt=not intact)
+        addresses = sorted({target.address for target in routes.values()})
+        log.info("router.pointed", ports=sorted(routes), addresses=addresses, rebuilt=not intact)
 
     async def clear(self) -> None:
         """Remove the table and undo what was allowed on the bridge. Raises Unavailable, Refused."""
@@ -102,7 +114,7 @@ class NftRouter:
                 return False
             return conntrack.destination(source, dialled) == address
 
-    async def _listed(self, bridge: str) -> dict[int, str] | None:
+    async def _listed(self, bridge: str) -> dict[int, Target] | None:
         listing = await self._nft.list_table(self._table)
         return None if listing is None else ruleset.read(listing, self._table, bridge)
 
@@ -120,6 +132,18 @@ class NftRouter:
         return bridge
 
 
+async def unsupported_it_seems() -> str | None:
+    """As `supported`, for those who may change nothing: the kernel only says whether it would do it."""
+    if not links.may_change():
+        return "cannot use nftables: net.ipv4.conf cannot be changed"
+    trial = ruleset.render("almagent_trial", "almagent0", _TRIAL, dormant=True)
+    try:
+        answer = await Nft().check(trial)
+    except Unavailable as exc:
+        return f"cannot use nftables: {exc}"
+    return None if answer.ok else f"cannot use nftables: {answer.text}"
+
+
 async def supported() -> str | None:
     """Why nftables cannot be used on this host, in one line; None: it can.
 
@@ -129,7 +153,7 @@ async def supported() -> str | None:
     if not links.may_change():
         return "cannot use nftables: net.ipv4.conf cannot be changed"
     nft, table = Nft(), f"almagent_trial_{os.getpid()}"
-    trial = ruleset.render(table, "almagent0", {80: "192.0.2.1", 443: "192.0.2.1"}, dormant=True)
+    trial = ruleset.render(table, "almagent0", _TRIAL, dormant=True)
     try:
         return await _try(nft, table, trial)
     except Unavailable as exc:
@@ -149,14 +173,23 @@ async def _try(nft: Nft, table: str, trial: str) -> str | None:
     return None
 
 
-def _routes(ports: Sequence[int], address: str) -> Mapping[int, str]:
-    if not ports:
-        return {}  # closed: nobody's address is needed
+def _target(address: str, door: str) -> Target:
+    """Checked, and written as nft prints it."""
+    if not door:
+        return Target(_address(address))
+    host, _, port = door.rpartition(":")
+    number = int(port) if port.isdecimal() else 0
+    return Target(_address(address), f"{_address(host)}:{_port(number)}")
+
+
+def _address(text: str) -> str:
     try:
-        target = str(ipaddress.IPv4Address(address))
+        return str(ipaddress.IPv4Address(text))
     except ipaddress.AddressValueError as exc:
-        raise Refused(f"cannot route to {address!r}: {exc}") from exc
-    for port in ports:
-        if not 0 < port < 65536:
-            raise Refused(f"cannot route port {port}: not between 1 and 65535")
-    return dict.fromkeys(ports, target)
+        raise Refused(f"cannot route to {text!r}: {exc}") from exc
+
+
+def _port(number: int) -> int:
+    if not 0 < number < 65536:
+        raise Refused(f"cannot route port {number}: not between 1 and 65535")
+    return number

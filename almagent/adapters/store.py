@@ -82,6 +82,15 @@ class FileStore:
         self._trouble = trouble
 
 
+def peek(path: Path) -> dict[str, object]:
+    """What `FileStore.load` would give, for those who may not touch the file."""
+    try:
+        state = _decode(_read(path))
+    except OSError:
+        return {}
+    return state if state.pop("version", None) == FORMAT else {}
+
+
 def replace(path: Path, data: bytes) -> None:
     """`data` becomes the content of `path`, 0600, durably. Raises OSError; then the old content stays.
 

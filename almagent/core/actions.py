@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from almagent.core.model import Container, Release, Spec
+from almagent.core.model import Container, Release, Spec, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,9 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Mend the routes: these ports to this address and nothing else."""
+    """Mend the routes: these ports there and nothing else."""
 
-    ports: tuple[int, ...]
-    address: str
+    targets: Mapping[int, Target]
 
 
 @dataclass(frozen=True, slots=True)

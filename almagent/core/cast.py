@@ -80,9 +80,7 @@ def lost_first(
         return desired
     spec = specs.get(release.revision)
     present = memory.active in {c.id for c in seen.containers}
-    if present or spec is None or failure_of(spec, memory) is not None:
-        return desired
-    return Run(spec)
+    return desired if present or spec is None else Run(spec)
 
 
 def failure_of(spec: Spec, memory: Memory) -> Failure | None:

@@ -14,7 +14,7 @@ DRAIN_AT_LEAST = 0.5  # seconds; a connection accepted before the switch may not
 def end(scene: Scene, c: Container, *, drain: bool) -> None:
     """One step further out for a container that runs."""
     stop = scene.memory.stops.get(c.id)
-    if stop is not None and stop.term_at is not None:
+    if stop is not None and stop.term_at is not None and is_ending(scene, c):
         _kill_in_time(scene, c, stop.term_at)
     elif not drain or (stop is not None and _is_drained(scene, c, stop)):
         scene.plan.then(do.Terminate(c))
@@ -23,9 +23,11 @@ def end(scene: Scene, c: Container, *, drain: bool) -> None:
 
 
 def is_ending(scene: Scene, c: Container) -> bool:
-    """It got its stop signal. One that was only retired, by an agent that was to leave, can serve on."""
+    """It got its stop signal in this life of it. One that was only retired, or was started again by an
+    agent that died before it could note that, serves on."""
     stop = scene.memory.stops.get(c.id)
-    return stop is not None and stop.term_at is not None
+    started_at = scene.now - c.up_for
+    return stop is not None and stop.term_at is not None and started_at <= stop.term_at
 
 
 def drain_until(scene: Scene, since: float) -> float:
@@ -74,7 +76,7 @@ def leave(scene: Scene, desired: Leave) -> None:
         scene.plan.then(do.RunHook(active, desired.hook or "", _time_left(scene, desired) / 2))
         return
     if scene.seen.routes:
-        scene.plan.then(do.Route((), ""))
+        scene.plan.then(do.Route({}))
     for c in scene.seen.containers:
         _leave_one(scene, c)
 

@@ -111,7 +111,7 @@ def remember(  # noqa: C901, PLR0911, PLR0912 - one arm an action
         case Switch():
             return _switched(memory, action, now)
         case Adopt(container=c):
-            return replace(memory, active=c.id, incarnation=c.incarnation, release=None)
+            return _adopted(memory, c)
         case Revert():
             return _reverted(memory, action, now, detail)
         case Retire(container=c, drain_until=until):
@@ -130,7 +130,12 @@ def remember(  # noqa: C901, PLR0911, PLR0912 - one arm an action
 
 
 def failed(memory: Memory, revision: str, message: str, now: float, wait: float = 0.0) -> Memory:
-    """A release that did not come up: the next try comes after a pause that grows with each failure."""
+    """A release that did not come up: the next try comes after a pause that grows with each failure.
+
+    One that was made again from memory, in place of a lost one, is first prepared anew; then it counts.
+    """
+    if memory.release is not None and memory.release.revision == revision:
+        return replace(memory, release=None)
     last = memory.failure
     count = last.count + 1 if last and last.revision == revision else 1
     retry_at = now + max(wait, pause(count, RETRY_PAUSE, PAUSE_MAX))
@@ -138,9 +143,7 @@ def failed(memory: Memory, revision: str, message: str, now: float, wait: float 
 
 
 def not_created(memory: Memory, action: Create, message: str, now: float) -> Memory:
-    """Docker refused to create it. A release from memory is then prepared anew before it counts."""
-    if memory.release == action.release:
-        return replace(memory, release=None)
+    """Docker refused to create it."""
     return failed(memory, action.spec.revision, message, now)
 
 
@@ -161,18 +164,28 @@ def _started(memory: Memory, container: Container, now: float) -> Starts:
     return Starts(count, now + pause(count, START_PAUSE, PAUSE_MAX))
 
 
+def _adopted(memory: Memory, c: Container) -> Memory:
+    release = _release_of(c, memory)
+    return replace(memory, active=c.id, incarnation=c.incarnation, release=release, trial=None)
+
+
+def _release_of(container: Container, memory: Memory) -> Release | None:
+    """What it was made from: what is noted last, or in place of a lost one; None if that is not noted."""
+    known = (memory.candidate_release, memory.release)
+    return next((r for r in known if r and r.revision == container.revision), None)
+
+
 def _switched(memory: Memory, action: Switch, now: float) -> Memory:
     old, new = memory.active, action.container
     stops = dict(memory.stops)
     if old:
         begun = stops.get(old)
         stops[old] = Stop(now, action.drain_until, begun.term_at if begun else None)
-    known = (memory.candidate_release, memory.release)  # the latter: a lost container was replaced
     return replace(
         memory,
         active=new.id,
         incarnation=new.incarnation,
-        release=next((r for r in known if r and r.revision == new.revision), None),
+        release=_release_of(new, memory),
         candidate_release=None,
         previous=old,
         previous_release=memory.release,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Secret:
@@ -134,6 +135,13 @@ class Release:
     ports: tuple[int, ...]  # TCP, host port = container port
 
 
+class Target(NamedTuple):
+    """Where a port of the host leads."""
+
+    address: str  # of the container
+    door: str = ""  # "address:port" of the host where Docker's proxy leads to it too, "" if none
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container that carries this agent's labels, as Docker and the kernel tell it now."""
@@ -149,6 +157,7 @@ class Container:
     ports: tuple[int, ...] = ()
     published: bool = False  # its ports are published on every host address by Docker (recreate)
     address: str = ""  # on the agent's network; the fixed one it will have, while it does not run
+    doors: Mapping[int, str] = field(default_factory=dict)  # port -> door; others at every start
     pid: int = 0  # of its first process, 0 while it does not run
     restarts: bool = False  # Docker restarts it by itself
     incarnation: str = ""  # changes at every start
@@ -164,6 +173,11 @@ class Container:
     image: str = ""
     image_digest: str = ""
     commit: str = ""
+
+    @property
+    def targets(self) -> dict[int, Target]:
+        """What the routes are while the traffic is its own."""
+        return {port: Target(self.address, self.doors.get(port, "")) for port in self.ports}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +203,7 @@ Preparation = Preparing | Prepared | PrepareFailed
 @dataclass(frozen=True, slots=True)
 class Observed:
     containers: tuple[Container, ...] = ()
-    routes: Mapping[int, str] | None = None  # port -> container address; None: ports are published
+    routes: Mapping[int, Target] | None = None  # by port; None: ports are published
     preparation: Preparation | None = None
     busy_ports: Mapping[int, str] = field(default_factory=dict)  # port -> the foreign process on it
 

@@ -179,7 +179,7 @@ class _Tick(Scene):
         """Memory was lost: whoever has the traffic is the active one."""
         if self.memory.active or not self.seen.containers:
             return False
-        routed = set((self.seen.routes or {}).values())
+        routed = {target.address for target in (self.seen.routes or {}).values()}
         up = [c for c in self.seen.containers if c.state in UP]
         serving = [c for c in up if c.address in routed] or [c for c in up if c.restarts]
         if serving:
@@ -207,8 +207,8 @@ class _Tick(Scene):
             self._restart(active)
         elif not active.restarts and not self._baking:
             self.plan.then(do.KeepRestarting(active))
-        if self.switching and self.seen.routes != dict.fromkeys(active.ports, active.address):
-            self.plan.then(do.Route(active.ports, active.address))
+        if self.switching and self.seen.routes != active.targets:
+            self.plan.then(do.Route(active.targets))
 
     def _start(self, active: Container) -> None:
         starts = self.memory.starts

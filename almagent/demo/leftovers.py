@@ -10,7 +10,7 @@ from almagent.adapters.docker_engine.door import LONG, EngineDoor
 from almagent.adapters.docker_engine.labels import Owner
 from almagent.adapters.engine import DockerEngine
 from almagent.adapters.router import NftRouter
-from almagent.daemon import table_name
+from almagent.wiring import table_name
 
 DOCKER = "unix:///var/run/docker.sock"
 

@@ -13,13 +13,13 @@ from contextlib import AsyncExitStack
 import structlog
 
 from almagent.controlplane.store import CannotOpen
-from almagent.daemon import table_name
 from almagent.demo.errors import DemoError
 from almagent.demo.scenery import Scenery
 from almagent.demo.screen import Screen
 from almagent.demo.stage import FLAG, Stage
 from almagent.demo.story import show_status_calls, tell
 from almagent.ports import PortError
+from almagent.wiring import table_name
 
 INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from almagent.adapters.router import NftRouter
 from almagent.adapters.sockets import accepts
+from almagent.core.model import Target
 from tests.peers.docker_engine import connect
 from tests.peers.images import LABEL, Images
 from tests.peers.leaks import clear
@@ -117,7 +118,7 @@ def show(kind: str, what: str, form: str, rows: list[list[float]]) -> None:
 async def route(router: NftRouter) -> None:
     if not await accepts(NEW, [PORT], 5):
         raise RuntimeError("cannot reach the server")
-    await router.point([PORT], NEW)
+    await router.point({PORT: Target(NEW)})
 
 
 def main() -> int:

@@ -53,8 +53,8 @@ async def create(
     return await engine.create(spec, release(image.id, "app:1", **changes), publish=publish)
 
 
-async def run(world: World, engine: Engine, what: What | None = None) -> str:
-    container_id = await create(world, engine, what)
+async def run(world: World, engine: Engine, what: What | None = None, **changes: Any) -> str:
+    container_id = await create(world, engine, what, **changes)
     await engine.start(container_id)
     return container_id
 
@@ -84,7 +84,7 @@ async def test_a_created_container_is_known_by_its_labels_and_has_not_run(
     assert (seen.revision, seen.commit, seen.image) == ("0123456789abcdef", "c0ffee", "app:1")
     assert (seen.ports, seen.image_digest, seen.published) == ((80, 443), "sha256:d", False)
     assert (seen.pid, seen.incarnation, seen.exit_code, seen.up_for) == (0, "", None, 0.0)
-    assert not seen.restarts
+    assert (seen.doors, seen.restarts) == ({}, False)
     assert seen.address
     assert seen.name == "almagent-Web01-01234567"
 
@@ -97,6 +97,16 @@ async def test_a_started_container_runs(world: World, engine: Engine):
     assert seen.incarnation
     assert 0 <= seen.up_for < 10
     assert (seen.exit_code, seen.oom_killed, seen.health) == (None, False, None)
+
+
+async def test_a_running_container_has_a_door_for_each_port(world: World, engine: Engine):
+    container_id = await run(world, engine, ports=(80, 443))
+    seen = await only(engine)
+    assert set(seen.doors) == {80, 443}
+    assert len({*seen.doors.values(), seen.address}) == 3
+    assert seen.targets == {port: (seen.address, seen.doors[port]) for port in (80, 443)}
+    await engine.kill(container_id)
+    assert (await until(engine, has_ended, container_id)).doors == {}
 
 
 async def test_starting_twice_changes_nothing(world: World, engine: Engine):
@@ -199,6 +209,8 @@ async def test_docker_restarts_a_crashed_container_where_told_to(world: World, e
         engine, lambda c: is_running(c) and c.incarnation != before.incarnation, container_id
     )
     assert after.address == before.address
+    assert set(after.doors) == {80}
+    assert after.doors != before.doors
 
 
 async def test_a_crashed_container_stays_down_where_not(world: World, engine: Engine):

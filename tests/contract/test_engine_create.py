@@ -97,17 +97,21 @@ async def test_docker_is_told_what_the_contract_says(around: Docker):
     assert made["Config"]["Image"] == made["Image"]
 
 
-@pytest.mark.parametrize(
-    ("publish_ports", "binding"),
-    [
-        (True, {"HostIp": "0.0.0.0", "HostPort": "80"}),
-        (False, {"HostIp": "127.0.0.1", "HostPort": ""}),
-    ],
-    ids=["published", "behind the router"],
-)
-async def test_ports_are_bound(around: Docker, publish_ports: bool, binding: dict[str, str]):
-    made = await make(around, around.make(), publish_ports=publish_ports)
-    assert made["HostConfig"]["PortBindings"] == {"80/tcp": [binding]}
+async def test_ports_are_bound_on_every_address_of_the_host(around: Docker):
+    made = await make(around, around.make(), publish_ports=True)
+    everywhere = {"HostIp": "0.0.0.0", "HostPort": "80"}
+    assert made["HostConfig"]["PortBindings"] == {"80/tcp": [everywhere]}
+
+
+async def test_behind_the_router_ports_have_doors_on_the_gateway(around: Docker):
+    engine = around.make()
+    made = await make(around, engine, ports=(80, 443), start=True)
+    (network,) = made["NetworkSettings"]["Networks"].values()
+    door = {"HostIp": network["Gateway"], "HostPort": ""}
+    assert made["HostConfig"]["PortBindings"] == {"80/tcp": [door], "443/tcp": [door]}
+    (seen,) = await engine.observe()
+    assert set(seen.doors) == {80, 443}
+    assert {door.partition(":")[0] for door in seen.doors.values()} == {network["Gateway"]}
 
 
 async def test_code_init_script_and_logs_are_mounted(around: Docker, tmp_path: Path):

@@ -224,6 +224,14 @@ async def test_a_long_list_of_events_is_read() -> None:
         assert notice.terminal
 
 
+@pytest.mark.parametrize("extra", [{}, {"DocumentIncarnation": "one"}])
+async def test_a_list_of_events_without_its_number_is_unknown(extra: dict[str, str]) -> None:
+    async with AzurePeer() as peer:
+        peer.values[peer.events] = json.dumps({"Events": [peer.event("Preempt")], **extra})
+        with pytest.raises(Unavailable, match="DocumentIncarnation"):
+            await Azure(peer.url, timeout=10).notices()
+
+
 @pytest.mark.parametrize("reply", [Reply(404), Reply(500), Reply(200, "<html>")])
 async def test_without_the_machine_s_name_events_are_unknown(reply: Reply) -> None:
     async with AzurePeer() as peer:

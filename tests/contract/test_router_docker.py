@@ -1,4 +1,4 @@
-"""The switch on a real engine: containers at fixed addresses, each published on a loopback port only."""
+"""The switch on a real engine: containers at fixed addresses, each with doors on the gateway of their network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from almagent.adapters.sockets import accepts, connections
 from tests.conftest import SESSION
 from tests.peers.images import LABEL, Images
 from tests.peers.netns import dial, run, unconnected
-from tests.peers.town import NEW, OLD, Town, build
+from tests.peers.town import (
+    DEFAULT,
+    ELSEWHERE_GATEWAY,
+    GATEWAY,
+    HOST,
+    NEW,
+    OLD,
+    OTHER,
+    Town,
+    build,
+)
 
 HTTP, TALK = 18080, 18081
 PORTS = (HTTP, TALK)
@@ -44,6 +54,10 @@ async def router(town: Town) -> AsyncIterator[NftRouter]:
     router = NftRouter(table=town.table, bridge=lambda: town.bridge)
     yield router
     await router.clear()
+
+
+def everybody(town: Town) -> dict[str, tuple[Path, str]]:
+    return town.clients() | town.neighbours()
 
 
 async def fetch(namespace: Path, address: str) -> str:
@@ -78,10 +92,10 @@ class Load:
 
 @asynccontextmanager
 async def load_of_all(town: Town) -> AsyncIterator[dict[str, Load]]:
-    loads = {kind: Load() for kind in town.clients()}
+    loads = {kind: Load() for kind in everybody(town)}
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(loads[kind].run(*client)) for kind, client in town.clients().items()
+            group.create_task(loads[kind].run(*client)) for kind, client in everybody(town).items()
         ]
         yield loads
         for task in tasks:
@@ -89,10 +103,10 @@ async def load_of_all(town: Town) -> AsyncIterator[dict[str, Load]]:
 
 
 async def test_no_request_fails_in_twenty_switches(town: Town, router: NftRouter):
-    await router.point(PORTS, OLD)
+    await router.point(town.targets(OLD))
     async with load_of_all(town) as loads:
         for turn in range(20):
-            await router.point(PORTS, (NEW, OLD)[turn % 2])
+            await router.point(town.targets((NEW, OLD)[turn % 2]))
             await asyncio.sleep(0.1)
     for kind, load in loads.items():
         assert load.failures == [], kind
@@ -100,16 +114,18 @@ async def test_no_request_fails_in_twenty_switches(town: Town, router: NftRouter
         assert len(load.answers) > 40, kind
 
 
-@pytest.mark.parametrize("kind", ["loopback", "own address", "outside", "container"])
+@pytest.mark.parametrize(
+    "kind", ["loopback", "own address", "outside", "container", DEFAULT, OTHER]
+)
 async def test_an_open_connection_stays_with_the_old_container(
     town: Town, router: NftRouter, kind: str
 ):
-    client = town.clients()[kind]
-    await router.point(PORTS, OLD)
+    client = everybody(town)[kind]
+    await router.point(town.targets(OLD))
     talk = await dial(*client, TALK)
     assert await talk.ask() == OLD
     assert await connections(town.pids[OLD], PORTS) == 1
-    await router.point(PORTS, NEW)
+    await router.point(town.targets(NEW))
     assert await talk.ask() == OLD
     assert await fetch(*client) == NEW
     assert await connections(town.pids[OLD], PORTS) == 1
@@ -119,13 +135,41 @@ async def test_an_open_connection_stays_with_the_old_container(
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("kind", [DEFAULT, OTHER])
+async def test_containers_of_other_networks_reach_it_at_each_address_of_the_host(
+    town: Town, router: NftRouter, kind: str
+):
+    namespace, _ = town.neighbours()[kind]
+    default = town.api.inspect_container(town.ids[DEFAULT])["NetworkSettings"]["Networks"]
+    docker0 = default["bridge"]["Gateway"]
+    await router.point(town.targets(NEW))
+    for address in (HOST, docker0, GATEWAY, ELSEWHERE_GATEWAY):
+        assert await fetch(namespace, address) == NEW, address
+
+
+async def test_pointing_again_repairs_what_a_new_start_took(town: Town, router: NftRouter):
+    """Other doors, and a port of the bridge that does not send packets back where they came from."""
+    before = town.targets(OLD)
+    await router.point(before)
+    town.start(OLD)
+    after = town.targets(OLD)
+    assert all(after[port] != before[port] for port in PORTS)
+    assert await router.routes() == before
+    await router.point(after)
+    async with asyncio.timeout(10):
+        while not await accepts(OLD, PORTS, 1):
+            await asyncio.sleep(0.05)
+    for client in everybody(town).values():
+        assert await fetch(*client) == OLD
+
+
 async def test_a_container_reaches_itself_by_the_address_of_the_host(town: Town, router: NftRouter):
-    await router.point(PORTS, OLD)
+    await router.point(town.targets(OLD))
     assert await fetch(*town.clients()["container"]) == OLD
 
 
-async def test_probe_names_the_container_that_answers(router: NftRouter):
-    await router.point(PORTS, OLD)
+async def test_probe_names_the_container_that_answers(town: Town, router: NftRouter):
+    await router.point(town.targets(OLD))
     assert await router.probe(HTTP, OLD)
     assert not await router.probe(HTTP, NEW)
 
@@ -142,8 +186,8 @@ def foreign_rules(town: Town) -> dict[str, str]:
 
 async def test_the_rules_of_docker_are_left_alone(town: Town, router: NftRouter):
     before = foreign_rules(town)
-    await router.point(PORTS, OLD)
-    await router.point([HTTP], NEW)
+    await router.point(town.targets(OLD))
+    await router.point({HTTP: town.targets(NEW)[HTTP]})
     await router.clear()
     assert foreign_rules(town) == before
     assert town.table not in run("nft", "list", "tables")
@@ -151,12 +195,12 @@ async def test_the_rules_of_docker_are_left_alone(town: Town, router: NftRouter)
 
 async def test_a_listener_repairs_the_table_within_a_moment(town: Town, router: NftRouter):
     """What the agent does with `changes`: ask for the routes, point again if they are not as they were."""
-    await router.point(PORTS, OLD)
+    await router.point(town.targets(OLD))
 
     async def repair() -> None:
         async for _ in router.changes():
-            if await router.routes() != dict.fromkeys(PORTS, OLD):
-                await router.point(PORTS, OLD)
+            if await router.routes() != town.targets(OLD):
+                await router.point(town.targets(OLD))
 
     repairs = asyncio.create_task(repair())
     await asyncio.sleep(0)

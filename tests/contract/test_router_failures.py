@@ -13,6 +13,7 @@ import pytest
 
 from almagent.adapters.nft.command import Nft
 from almagent.adapters.router import NftRouter, supported
+from almagent.core.model import Target
 from almagent.ports import Refused, Unavailable
 from tests.peers.netns import Lan, inside, lan, run
 
@@ -39,7 +40,7 @@ async def test_an_unknown_bridge_is_no_route_and_no_rule(net: Lan, bridge: str):
     router = NftRouter(table=TABLE, bridge=lambda: bridge)
     assert await router.routes() == {}
     with pytest.raises(Unavailable, match="cannot route"):
-        await router.point([PORT], OLD)
+        await router.point({PORT: Target(OLD)})
     assert run("nft", "list", "ruleset") == ""
 
 

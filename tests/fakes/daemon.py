@@ -13,6 +13,7 @@ from almagent.ports import Image, PortError, Refused, Unavailable
 
 TERM, KILL = 143, 137  # exit codes of a process that a signal ended
 UP = {State.RUNNING, State.PAUSED}
+FIRST_DOOR = 32768  # Docker deals out ports from here on
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ class Daemon:
             state=State.RUNNING,
             pid=number,
             incarnation=f"start {number}",
+            doors=self._doors(record),
             exit_code=None,
             oom_killed=False,
             health=program.health,
@@ -231,7 +233,7 @@ class Daemon:
 
     def _end(self, record: Record, code: int, *, oom: bool = False) -> None:
         record.ended = self.clock()
-        self._change(record, state=State.EXITED, pid=0, exit_code=code, oom_killed=oom)
+        self._change(record, state=State.EXITED, pid=0, doors={}, exit_code=code, oom_killed=oom)
 
     def _change(self, record: Record, **changes: object) -> None:
         record.shown = replace(record.shown, **changes)  # type: ignore[arg-type]
@@ -245,6 +247,11 @@ class Daemon:
     def _free_address(self) -> str:
         used = {record.shown.address for record in self.records.values()}
         return next(a for a in (f"172.30.0.{n}" for n in range(2, 255)) if a not in used)
+
+    def _doors(self, record: Record) -> dict[int, str]:
+        """Others at every start."""
+        ports = () if record.shown.published else record.shown.ports
+        return {port: f"172.30.0.1:{FIRST_DOOR + next(self._numbers)}" for port in ports}
 
     def _claim_ports(self, record: Record) -> None:
         if not record.shown.published:

@@ -83,23 +83,32 @@ class Lan:
         self.host.run("sysctl", "-q", "net.ipv4.ip_forward=1")
         self._cable(self.outside, "192.0.2.9/24", "out0")
         self.host.ip("address add 192.0.2.1/24 dev out0")
-        self.host.ip(f"link add {self.bridge} type bridge")
-        self.host.ip(f"address add 10.77.0.1/24 dev {self.bridge}")
-        self.host.ip(f"link set {self.bridge} up")
+        self._bridge(self.bridge, "10.77.0.1/24")
 
-    def container(self, address: str) -> Machine:
-        machine = Machine(f"{self.host.name}-{address.rpartition('.')[2]}")
+    def container(self, address: str, bridge: str = "") -> Machine:
+        """`bridge`: another one than that of the containers; the host has .1 on it."""
+        machine = Machine(f"{self.host.name}-{address.replace('.', '-')}")
         self.containers[address] = machine
         machine.create()
         cable = f"port{len(self.containers)}"
         self._cable(machine, f"{address}/24", cable)
-        self.host.ip(f"link set {cable} master {self.bridge}")
-        machine.ip("route add default via 10.77.0.1")
+        self.host.ip(f"link set {cable} master {bridge or self.bridge}")
+        machine.ip(f"route add default via {address.rpartition('.')[0]}.1")
         return machine
+
+    def neighbour(self, bridge: str) -> Machine:
+        """A container (10.78.0.2) of another network."""
+        self._bridge(bridge, "10.78.0.1/24")
+        return self.container("10.78.0.2", bridge)
 
     def delete(self) -> None:
         for machine in (*self.containers.values(), self.outside, self.host):
             machine.delete()
+
+    def _bridge(self, name: str, address: str) -> None:
+        self.host.ip(f"link add {name} type bridge")
+        self.host.ip(f"address add {address} dev {name}")
+        self.host.ip(f"link set {name} up")
 
     def _cable(self, machine: Machine, address: str, host_end: str) -> None:
         self.host.ip(f"link add {host_end} type veth peer name eth0 netns {machine.name}")

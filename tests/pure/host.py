@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from almagent.core.model import Container, Health, Release, Spec, State
+from almagent.core.model import Container, Health, Release, Spec, State, Target
 
 DOCKER_PAUSE, DOCKER_PAUSE_MAX, DOCKER_STABLE = 0.1, 60.0, 10.0  # its restart policy's own backoff
 
@@ -114,6 +114,7 @@ class Box:
             ports=self.app.ports,
             published=self.published,
             address=self.address,
+            doors=self.doors,
             pid=100 if running else 0,
             restarts=self.restarts,
             incarnation=str(self.starts) if self.starts else "",
@@ -122,6 +123,15 @@ class Box:
             health=self._health(now) if self.app.shows == "health" and self.starts else None,
             status_word=self._word(now) if self.app.shows == "word" and self.starts else None,
         )
+
+    @property
+    def doors(self) -> dict[int, str]:
+        """Docker deals the ephemeral ports anew at every start."""
+        if self.published or self.state is not State.RUNNING:
+            return {}
+        return {
+            port: f"127.0.0.1:{40_000 + 100 * self.starts + port % 100}" for port in self.app.ports
+        }
 
     def _health(self, now: float) -> Health:
         if self.sick:
@@ -142,7 +152,7 @@ class Host:
     def __init__(self) -> None:
         self.now = 1000.0
         self.boxes: dict[str, Box] = {}
-        self.routes: dict[int, str] = {}
+        self.routes: dict[int, Target] = {}
         self.foreign: dict[int, str] = {}  # port -> process
         self.apps: dict[str, App] = {}  # by revision: what containers made from now on hold
         self._ids = itertools.count(1)
@@ -169,7 +179,7 @@ class Host:
         """New connections come to it."""
         if box.published:
             return box.state is State.RUNNING
-        return bool(self.routes) and box.address in self.routes.values()
+        return box.address in {target.address for target in self.routes.values()}
 
     def serves(self, box: Box) -> bool:
         return self.has_traffic(box) and box.works(self.now)
@@ -208,7 +218,7 @@ class Host:
     # --- what Docker is told ---
 
     def create(self, release: Release, *, publish: bool) -> None:
-        app = self.apps[release.revision]
+        app = replace(self.apps[release.revision], ports=release.ports)
         if not app.created:
             raise Refused("cannot create the container: invalid value")
         number = next(self._ids)

@@ -39,6 +39,7 @@ class Judge(Watcher):
         self.baking: tuple[Box, int, float] | None = None  # who, its incarnation, since when
         self.left_at = -math.inf
         self._served: set[str] = set()
+        self._moment: object = None  # the last plan, and all that it was made from
 
     def disturbed(self) -> None:
         """The next preparation may come sooner than without this."""
@@ -56,9 +57,10 @@ class Judge(Watcher):
 
     def cut(self) -> None:
         self.rebooted()
+        self._moment = None
         self.banned = ""
 
-    def new_document(self) -> None:
+    def document_changed(self) -> None:
         self.disturbed()
         self.banned = ""
 
@@ -66,6 +68,9 @@ class Judge(Watcher):
 
     def planned(self, plan: Plan) -> None:
         assert len(plan.actions) == len({repr(a) for a in plan.actions}), "the same thing twice"
+        moment = (self.world.now, self.world.seen, self.world.memory, plan.actions)
+        assert not plan.actions or moment != self._moment, "the same again, without effect"
+        self._moment = moment
         asleep = plan.wake_at is None or plan.wake_at > self.world.now
         assert plan.actions or asleep, "busy: nothing to do, and look again at once"
         given = {c.id for c in self.world.seen.containers}
@@ -88,6 +93,7 @@ class Judge(Watcher):
                 self._may_try(spec.revision)
                 restores = self._restores(release.revision) and release == world.memory.release
                 assert restores or world.preparation == Prepared(release), "not prepared"
+                assert not set(release.ports) & set(world.foreign), "the port is taken"
             case do.Start(container=c, active=False):
                 assert c.state is State.CREATED
                 assert c.revision == self._wanted or self._restores(c.revision)
@@ -105,11 +111,13 @@ class Judge(Watcher):
             case do.Terminate(container=c):
                 self._may_end(world.boxes[c.id])
                 self._may_terminate(world.boxes[c.id])
+                self._bad_bake_was_reverted()
             case do.Kill(container=c):
                 self._may_end(world.boxes[c.id])
                 self._may_kill(world.boxes[c.id])
             case do.Remove(container=c):
                 self._may_end(world.boxes[c.id])
+                self._may_remove(world.boxes[c.id])
 
     def after(self, action: do.Action) -> None:
         world = self.world
@@ -160,13 +168,12 @@ class Judge(Watcher):
 
     def _may_start(self, box: Box) -> None:
         now = self.world.now
-        if not self.starts or box.up_for(now) >= STABLE:
-            self.starts = []
-        else:
+        if box.up_for(now) >= STABLE:
+            self.starts, self.starts_known = [], True
+        elif self.starts:
             pause = min(PAUSE_MAX, 2.0 ** (len(self.starts) - 1))
             assert now >= self.starts[-1] + pause - 1e-6, "started again too soon"
         self.starts.append(now)
-        self.starts_known = True
 
     def _new_active(self) -> None:
         self.disturbed()
@@ -212,6 +219,14 @@ class Judge(Watcher):
             until = min(until, max(or_never(box.term_at), world.desired.done_by))
         assert world.now >= until - 1e-6, "killed without grace"
 
+    def _may_remove(self, box: Box) -> None:
+        """The way back is kept while the new release bakes."""
+        world = self.world
+        if self.baking is None or box is not world.previous or self._leaving:
+            return
+        baked_at = self.baking[2] + world.policy.bake_time
+        assert world.active is None or world.now >= baked_at, "the way back is gone"
+
     def _still_reachable(self, action: do.Action) -> None:
         """What an action ends is judged before it; this is about where the traffic goes."""
         world = self.world
@@ -246,8 +261,7 @@ class Judge(Watcher):
 
     # --- between two moments ---
 
-    def at_rest(self) -> None:
-        """The agent has nothing to do just now."""
+    def rested(self) -> None:
         world, now, policy = self.world, self.world.now, self.world.policy
         trial = world.memory.trial
         judged = trial is not None and trial.container_id in world.boxes
@@ -259,20 +273,36 @@ class Judge(Watcher):
                 end = stop.drain_until if stop.term_at is None else stop.term_at
                 assert now <= end + policy.stop_timeout + SLACK, "it never ends"
         if not self._leaving:
+            self._lost_comes_back()
             self._active_is_served()
             self._bad_bake_was_reverted()
         self._phase_is_true()
+
+    def _lost_comes_back(self) -> None:
+        """Somebody removed what served; it is made again whatever else is going on."""
+        world, release = self.world, self.world.memory.release
+        if world.active is not None or release is None or not isinstance(world.desired, Run):
+            return
+        failure = world.memory.failure
+        failed = failure is not None and failure.revision == release.revision
+        known = release.revision in {*world.specs, self._wanted}
+        back = any(box.revision == release.revision for box in world.boxes.values())
+        assert back or failed or not known, "lost, and not made again"
 
     def _active_is_served(self) -> None:
         world = self.world
         active = world.active
         if active is None:
             return
+        release = world.memory.release
+        assert release is None or release.revision == active.revision, "mixed up"
         ending = active.term_at is not None
         if active.state is State.RUNNING and not ending:
             assert active.restarts or world.previous, "Docker would not restart it"
             if world.switching:
-                assert world.routes == dict.fromkeys(active.app.ports, active.address)
+                assert world.routes == active.seen(world.now).targets
+            if active.sick:
+                assert self.starts or not self.starts_known, "unhealthy, and nothing is done"
         makes_way = not world.switching and len(world.boxes) > 1
         if active.state is State.EXITED and not makes_way and self.starts_known:
             assert self.starts, "left lying"
@@ -284,7 +314,7 @@ class Judge(Watcher):
             return
         box, starts, since = self.baking
         failed = box.state is not State.RUNNING or box.starts != starts or box.sick
-        mine = box is self.world.active and box.id not in self.world.memory.stops
+        mine = box is self.world.active and not self._leaving
         early = self.world.now < since + self.world.policy.bake_time
         assert not (mine and early and failed), "it failed its bake and was not switched back"
 

@@ -371,7 +371,10 @@ BAD_VALUES: list[tuple[str, Any]] = [
             ["9" * 5000],
         )
     ),
-    *(("updated", value) for value in (CANARY, True, 1.5, [CANARY], {"a": CANARY}, "1" * 19, "0x10")),
+    *(
+        ("updated", value)
+        for value in (CANARY, True, 1.5, [CANARY], {"a": CANARY}, "1" * 19, "0x10")
+    ),
     *(("registryUsername", value) for value in (5, [CANARY], f"{CANARY}\n")),
     *(("registryPassword", value) for value in (5, [CANARY], f"{CANARY}\0")),
     *(("users", value) for value in (CANARY, [CANARY], [{"name": CANARY}], {"u": CANARY})),

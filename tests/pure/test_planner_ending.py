@@ -11,7 +11,8 @@ from almagent.core.memory import Memory
 from almagent.core.model import Leave, Observed
 from almagent.core.planner import Policy, plan
 from tests.pure.diary import RECREATE, SWITCH, active_of, both, message_of, serving, write_down
-from tests.pure.world import App, World
+from tests.pure.host import App
+from tests.pure.world import World
 
 # --- drain and stop ---------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from almagent.core import actions as do
 from almagent.core.memory import Memory, remember
-from almagent.core.model import Leave, Observed, Run, Spec, State
+from almagent.core.model import Leave, Observed, Run, Spec, State, Target
 from almagent.core.planner import lost_first
-from tests.pure.diary import active_of, both, serving
-from tests.pure.world import App, release_of
+from tests.pure.diary import SWITCH, active_of, both, serving
+from tests.pure.host import App, release_of
 
 # --- the active container ---------------------------------------------------------------------------
 
@@ -51,24 +53,28 @@ def test_unhealthy_container_is_stopped_with_grace_and_started_again(strategy):
     active_of(world).sick = True
     begun = world.now
     world.run(40.0)
-    assert diary.names == ["Terminate", "Kill", "Start", "KeepRestarting"]
+    assert diary.names[:4] == ["Terminate", "Kill", "Start", "KeepRestarting"]
     assert diary.times(do.Terminate) == [begun]
     assert diary.times(do.Kill) == [begun + 30.0]
 
 
-def test_flushed_rules_are_mended():
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {80: Target("172.30.0.99")},
+        {80: Target("172.30.0.2", "127.0.0.1:40180"), 8443: Target("172.30.0.2")},
+        {80: Target("172.30.0.2", "127.0.0.1:40080")},
+    ],
+    ids=["flushed", "elsewhere", "a port too many", "the door of an earlier start"],
+)
+def test_rules_that_are_not_as_they_should_be_are_mended(wrong):
     world, diary = serving()
-    world.routes = {}
+    world.routes = wrong
     world.settle()
     assert diary.names == ["Route"]
+    assert world.routes == {80: Target("172.30.0.2", "127.0.0.1:40180")}
     assert world.reachable
-
-
-def test_rules_that_lead_elsewhere_are_mended():
-    world, _ = serving()
-    world.routes |= {80: "172.30.0.99", 8443: "172.30.0.99"}
-    world.settle()
-    assert world.routes == {80: active_of(world).address}
 
 
 def test_route_follows_a_container_that_gets_another_address():
@@ -76,7 +82,7 @@ def test_route_follows_a_container_that_gets_another_address():
     active_of(world).address = "172.30.1.7"
     world.settle()
     assert diary.names == ["Route"]
-    assert world.routes == {80: "172.30.1.7"}
+    assert world.routes[80].address == "172.30.1.7"
 
 
 @both
@@ -92,7 +98,7 @@ def test_engine_that_restarts_brings_the_container_back_without_a_release(strate
     world, diary = serving(strategy=strategy)
     world.reboot_engine()
     world.run(60.0)
-    assert diary.names == []
+    assert diary.names == (["Route"] if strategy is SWITCH else [])  # to its new doors
     assert world.reachable
 
 
@@ -133,13 +139,22 @@ def test_lost_release_comes_back_before_another_one_that_fails_goes_on(strategy)
     assert world.reachable
 
 
+def test_lost_release_and_another_that_both_fail_do_not_take_turns_without_a_pause():
+    world, diary = serving(App(ports=(443,)))
+    world.foreign = {443: "nginx"}
+    del world.boxes[world.memory.active]
+    world.publish("b", App(ports=(443,)))
+    world.run(600.0)
+    assert len(diary.times(do.Prepare)) == 6  # at 0, 12, 34, 76, 158 and 320 s
+
+
 def test_lost_release_is_not_waited_for_when_it_can_not_come_back():
     seen, lost = Observed(), Spec("a", "image:a")
     desired, memory = Run(Spec("b", "image:b")), Memory("gone", release=release_of(lost, App()))
     assert lost_first(desired, seen, memory, {"a": lost}) == Run(lost)
     assert lost_first(desired, seen, memory, {}) is desired
-    failing = remember(memory, do.Reject("a", "no"), 0.0)
-    assert lost_first(desired, seen, failing, {"a": lost}) is desired
+    failed = remember(memory, do.Reject("a", "no"), 0.0)
+    assert lost_first(desired, seen, failed, {"a": lost}) is desired
     assert lost_first(desired, seen, Memory(), {"a": lost}) is desired
     leaving = Leave("stop")
     assert lost_first(leaving, seen, memory, {"a": lost}) is leaving

@@ -140,3 +140,18 @@ def test_recreate_leaves_an_old_one_that_has_died_alone_when_there_is_a_candidat
     old = replace(ACTIVE, state=State.EXITED, published=True)
     fresh = Container("c1", "almagent-web-b", "b", "sha256:b", State.CREATED, 1.0, published=True)
     assert look(Memory("c0"), old, fresh, desired="b", strategy=RECREATE) == ["Start"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "up_for", "done"),
+    [
+        (Stop(60.0, 90.0), 80.0, []),
+        (Stop(60.0, 90.0, 65.0), 80.0, ["Kill"]),
+        (Stop(60.0, 90.0, 95.0), 80.0, []),
+        (Stop(60.0, 90.0, 65.0), 30.0, []),
+    ],
+    ids=["retired", "long since told to end", "just told to end", "told to end in an earlier life"],
+)
+def test_active_container_that_had_begun_to_leave(stop, up_for, done):
+    active = replace(ACTIVE, up_for=up_for)
+    assert look(Memory("c0", stops={"c0": stop}), active, routes={}) == done

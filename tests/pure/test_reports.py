@@ -23,7 +23,8 @@ from almagent.core.model import (
 )
 from almagent.core.planner import Policy, Strategy
 from almagent.core.reports import statuses
-from tests.pure.world import App, World, words_of
+from tests.pure.host import App
+from tests.pure.world import World, words_of
 
 SWITCH, RECREATE = Strategy.SWITCH, Strategy.RECREATE
 both = pytest.mark.parametrize("strategy", [SWITCH, RECREATE])

@@ -3,10 +3,8 @@ without the waiting, and forgets what a process forgets when it is killed."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from almagent.core import actions as do
@@ -15,7 +13,6 @@ from almagent.core.model import (
     Container,
     ContainerStatus,
     Desired,
-    Health,
     Keep,
     Leave,
     Observed,
@@ -23,7 +20,6 @@ from almagent.core.model import (
     Prepared,
     PrepareFailed,
     Preparing,
-    Release,
     Run,
     Spec,
     State,
@@ -38,6 +34,7 @@ LOOK_AGAIN = 60.0  # seconds between two looks when nothing happens, as in the r
 TROUBLE_PAUSE = 0.5  # seconds after a tick that met a neighbour in trouble, as in the reconciler
 USELESS_AFTER = 3  # refused starts in a row, as in the executor
 MANY_TICKS = 60  # at one moment; a plan that needs more never ends
+
 
 class Trouble(Exception):
     """The neighbour does not answer."""
@@ -62,6 +59,11 @@ class Watcher:
 
     def told(self, status: Status) -> None: ...
 
+    def document_changed(self) -> None: ...
+
+    def rested(self) -> None:
+        """The agent has nothing to do just now."""
+
 
 class World(Host):
     def __init__(self, strategy: Strategy = Strategy.SWITCH, **times: float) -> None:
@@ -83,6 +85,7 @@ class World(Host):
     def _begin(self) -> None:
         """What a new process knows."""
         self.desired: Desired = Keep()
+        self._known: Spec | None = None  # the last document that came
         self.preparation: Preparation | None = None
         self._prepared_at = math.inf
         self._prepares: Spec | None = None
@@ -99,8 +102,10 @@ class World(Host):
     def run_spec(self, spec: Spec) -> None:
         if isinstance(self.desired, Leave):
             return
-        if isinstance(self.desired, Run) and self.desired.spec != spec:
+        if self._known is not None and self._known != spec:
             self.memory = replace(self.memory, failure=None)
+            self.watch.document_changed()
+        self._known = spec
         self.desired = Run(spec)
 
     def fall_back(self) -> None:
@@ -164,6 +169,8 @@ class World(Host):
         for _ in range(MANY_TICKS):
             pause = self.tick()
             if pause > 0:
+                if not self.troubled:
+                    self.watch.rested()
                 return min(self.now + min(pause, LOOK_AGAIN), self.next_event())
         raise AssertionError(f"the agent is never done: {self.last}")
 
@@ -294,10 +301,10 @@ class World(Host):
                 self.start(self.boxes[c.id])
             case do.Switch(container=c, routed=routed):
                 if routed:
-                    self.routes = dict.fromkeys(c.ports, c.address)
+                    self.routes = dict(c.targets)
                 self._cancel()
-            case do.Route(ports=ports, address=address):
-                self.routes = dict.fromkeys(ports, address)
+            case do.Route(targets=targets):
+                self.routes = dict(targets)
             case do.KeepRestarting(container=c):
                 self.boxes[c.id].restarts = True
             case do.Discard(container=c):

@@ -37,7 +37,7 @@ def outside() -> Iterator[Outside]:
     name = secrets.token_hex(3)
     machine = Machine(f"test-{name}")
     machine.create()
-    cable = f"alm{name}o"
+    cable = f"out{name}"
     try:
         run("ip", "link", "add", cable, "type", "veth", "peer", "eth0", "netns", machine.name)
         run("ip", "address", "add", f"{HOST}/24", "dev", cable)

@@ -40,6 +40,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (  # the most particular fir
     (OSError, "{host} closed the connection"),
 )
 
+
 class Transport:
     """Raises Refused when the CA file or the proxy of the environment cannot be used."""
 

@@ -75,7 +75,7 @@ def _create(
     name = _free_name(common, release.revision, rows)
     directory = logdirs.make(common.logs, name)
     try:
-        config = payload(common, spec, release, address, directory, publish=publish)
+        config = payload(common, spec, release, address, directory, subnet=subnet, publish=publish)
         created: str = client.create_container_from_config(config, name)["Id"]
     except BaseException:
         logdirs.discard(directory)
@@ -84,10 +84,18 @@ def _create(
 
 
 def payload(
-    common: Common, spec: Spec, release: Release, address: str, log_dir: Path, *, publish: bool
+    common: Common,
+    spec: Spec,
+    release: Release,
+    address: str,
+    log_dir: Path,
+    *,
+    subnet: Subnet,
+    publish: bool,
 ) -> dict[str, Any]:
     """The engine's create request, by the names of its API. Created from the image ID, never a tag."""
     owner = common.owner
+    bindings = {f"{p}/tcp": [_everywhere(p) if publish else _door(subnet)] for p in release.ports}
     return {
         "Image": release.image_id,
         "Env": [f"{name}={value}" for name, value in environment(common, spec).items()],
@@ -103,7 +111,7 @@ def payload(
         "HostConfig": {
             "NetworkMode": owner.network,
             "Mounts": _mounts(release, log_dir),
-            "PortBindings": {f"{port}/tcp": [_binding(port, publish)] for port in release.ports},
+            "PortBindings": bindings,
             "LogConfig": {"Type": common.log_driver, "Config": dict(common.log_opts)},
             "RestartPolicy": {"Name": "no"},
         },
@@ -132,11 +140,15 @@ def _mounts(release: Release, log_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _binding(port: int, publish: bool) -> dict[str, str]:
-    """The ephemeral port is for nobody: publishing it opens Docker's forward chain for the router."""
-    if publish:
-        return {"HostIp": "0.0.0.0", "HostPort": str(port)}  # noqa: S104  a service of this host
-    return {"HostIp": "127.0.0.1", "HostPort": ""}
+def _everywhere(port: int) -> dict[str, str]:
+    return {"HostIp": "0.0.0.0", "HostPort": str(port)}  # noqa: S104  a service of this host
+
+
+def _door(subnet: Subnet) -> dict[str, str]:
+    """An ephemeral port that only the router knows. Publishing it opens Docker's forward chain, and
+    Docker's proxy behind it serves containers of other networks.
+    """
+    return {"HostIp": network.gateway(subnet), "HostPort": ""}
 
 
 def _free_name(common: Common, revision: str, rows: Iterable[Mapping[str, Any]]) -> str:

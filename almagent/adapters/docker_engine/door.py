@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from almagent.adapters.calls import OnCall, uncounted
+from almagent.adapters.calls import SILENT, OnCall, uncounted
 from almagent.adapters.threads import Door
 from almagent.ports import PortError, Refused, Unavailable
 
@@ -57,7 +57,7 @@ class EngineDoor:
             outcome = "refused" if isinstance(exc, Refused) else "failed"
             raise
         except TimeoutError as exc:
-            outcome = "silent"
+            outcome = SILENT
             self._forget()
             text = f"cannot {what}: the Docker engine does not answer within {timeout:g} s"
             raise Unavailable(text) from exc

@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from almagent.adapters.registry import Registry, RegistryError
 from almagent.adapters.registry_auth import Login
 from almagent.core.imageref import registry_host
 
@@ -75,6 +74,8 @@ async def size(
 
     `local`: the layers of each image that is here, by the digests of their unpacked content.
     """
+    from almagent.adapters.registry import Registry, RegistryError  # noqa: PLC0415  loads an HTTP client
+
     host = registry_host(repository)
     if not engine.reaches(host):
         return 0
@@ -96,6 +97,8 @@ async def retry_after(
     engine: EngineFacts, repository: str, version: str, login: Login
 ) -> float | None:
     """Seconds that a registry which limits requests asks for; None when it does not tell."""
+    from almagent.adapters.registry import Registry, RegistryError  # noqa: PLC0415  loads an HTTP client
+
     host = registry_host(repository)
     if not engine.reaches(host):
         return None

@@ -68,11 +68,16 @@ def free_address(client: Any, owner: Owner, subnet: Subnet, containers: Iterable
     present = [entry["IPv4Address"] for entry in (network.get("Containers") or {}).values()]
     rows = [row["NetworkSettings"]["Networks"].get(owner.network) for row in containers]
     used = {text.partition("/")[0] for text in [*present, *map(address, rows)]}
-    hosts = list(subnet.hosts())[1:]  # the first one is the bridge itself
+    hosts = list(subnet.hosts())[1:]  # the first one is the gateway
     free = next((str(host) for host in hosts if str(host) not in used), None)
     if free is None:
         raise Refused(f"cannot find a free address on network {owner.network}")
     return free
+
+
+def gateway(subnet: Subnet) -> str:
+    """The address of the bridge, which is one of this host's."""
+    return str(next(subnet.hosts()))
 
 
 def host_routes() -> list[Subnet]:
@@ -106,7 +111,6 @@ def _subnets(network: dict[str, Any]) -> list[Subnet]:
 
 def _make(client: Any, owner: Owner, subnet: Subnet) -> bool:
     """False when the engine knows of an overlap that we do not see."""
-    gateway = str(next(subnet.hosts()))
     try:
         client.create_network(
             owner.network,
@@ -114,7 +118,10 @@ def _make(client: Any, owner: Owner, subnet: Subnet) -> bool:
             check_duplicate=True,
             labels=owner.labels,
             options={"com.docker.network.bridge.name": owner.bridge},
-            ipam={"Driver": "default", "Config": [{"Subnet": str(subnet), "Gateway": gateway}]},
+            ipam={
+                "Driver": "default",
+                "Config": [{"Subnet": str(subnet), "Gateway": gateway(subnet)}],
+            },
         )
     except client.Answer as exc:
         if "overlap" in str(exc.explanation):

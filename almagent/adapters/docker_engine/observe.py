@@ -34,6 +34,7 @@ def read(data: Mapping[str, Any], owner: Owner, logs: Path) -> Container:
     """One container. Raises Unavailable for a state that is not in our vocabulary."""
     now, host, marks = data["State"], data["HostConfig"], data["Config"]["Labels"] or {}
     state = _state(data["Id"], now["Status"])
+    endpoint = data["NetworkSettings"]["Networks"].get(owner.network)
     return Container(
         id=data["Id"],
         name=data["Name"].lstrip("/"),
@@ -43,7 +44,8 @@ def read(data: Mapping[str, Any], owner: Owner, logs: Path) -> Container:
         created=_epoch(data["Created"]),
         ports=labels.read_ports(marks.get(labels.PORTS, "")),
         published=_is_published(host.get("PortBindings")),
-        address=address(data["NetworkSettings"]["Networks"].get(owner.network)),
+        address=address(endpoint),
+        doors=_doors(data["NetworkSettings"].get("Ports"), endpoint),
         pid=now.get("Pid", 0) if state in RUNNING else 0,
         restarts=(host.get("RestartPolicy") or {}).get("Name", "") not in {"", "no"},
         incarnation="" if now["StartedAt"] == NEVER else now["StartedAt"],
@@ -112,9 +114,20 @@ def _exit_code(state: State, code: int) -> int | None:
 
 
 def _is_published(bindings: Mapping[str, Any] | None) -> bool:
-    """On every host address, as the recreate strategy publishes; the other ports are loopback's."""
+    """On every host address, as the recreate strategy publishes; a door is on one."""
     rows = [row for port in (bindings or {}).values() for row in port or ()]
     return any(row["HostIp"] in EVERY_HOST_ADDRESS for row in rows)
+
+
+def _doors(ports: Mapping[str, Any] | None, endpoint: Mapping[str, Any] | None) -> dict[int, str]:
+    """Port -> what is published for it on the gateway of the agent's network; {} while it does not run."""
+    gateway = (endpoint or {}).get("Gateway") or None
+    return {
+        int(name.removesuffix("/tcp")): f"{row['HostIp']}:{row['HostPort']}"
+        for name, rows in (ports or {}).items()
+        for row in rows or ()
+        if row["HostIp"] == gateway
+    }
 
 
 def _up_for(now: Mapping[str, Any], *, running: bool) -> float:

@@ -31,6 +31,10 @@ class Nft:
         """All of `script` in one transaction, or nothing of it. Raises Unavailable: no answer."""
         return await self._run("-f", "-", text=script)
 
+    async def check(self, script: str) -> Answer:
+        """Whether the kernel would take `script`; nothing is changed. Raises Unavailable: no answer."""
+        return await self._run("--check", "-f", "-", text=script)
+
     async def list_table(self, table: str) -> str | None:
         """Our table as nft prints it; None: there is none. Raises Unavailable."""
         answer = await self._run("--numeric-priority", "list", "table", "ip", table)

@@ -4,9 +4,9 @@ Rendering and listing share one form, so "complete and unaltered" is a compariso
 against the output of `nft --numeric-priority list table`; a dry run proves at start that the installed
 nft prints it the same way.
 
-Each port is a rule of the chain `routes`, not an element of a map: the kernel swaps all rules of a chain
-at one instant, while a map lookup could miss an element that is replaced at that very moment (kernels
-before 6.17).
+Each port is a rule of the chain `routes` (and one of `doors`), not an element of a map: the kernel swaps all
+rules of a chain at one instant, while a map lookup could miss an element that is replaced at that very
+moment (kernels before 6.17).
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from almagent.core.model import Target
+
 _ROUTE = re.compile(r"^\s*tcp dport (\d+) dnat to ([0-9.]+)$", re.MULTILINE)
+_DOOR = re.compile(r"^\s*tcp dport (\d+) dnat to ([0-9.]+:\d+)$", re.MULTILINE)
 
 # Numbers are hook priorities: -300 raw, -100 dstnat, 100 srcnat. Ours run ten earlier than Docker's.
+# docker0, br-* and alm* are how bridges of Docker networks are called: by Docker, and by agents like this one.
+# They are rules of their own because older nft takes no wildcard in a set. Ours is taken out before them.
 _TABLE = """\
 table ip {table} {{{flags}
 	chain guard {{
@@ -28,8 +33,16 @@ table ip {table} {{{flags}
 {routes}
 	}}
 
+	chain doors {{
+{doors}
+	}}
+
 	chain prerouting {{
 		type nat hook prerouting priority -110; policy accept;
+		iifname "{bridge}" fib daddr type local jump routes
+		iifname "docker0" fib daddr type local jump doors
+		iifname "br-*" fib daddr type local jump doors
+		iifname "alm*" fib daddr type local jump doors
 		fib daddr type local jump routes
 	}}
 
@@ -47,19 +60,20 @@ table ip {table} {{{flags}
 """
 
 
-def render(table: str, bridge: str, routes: Mapping[int, str], *, dormant: bool = False) -> str:
+def render(table: str, bridge: str, routes: Mapping[int, Target], *, dormant: bool = False) -> str:
     """The whole table. `dormant`: the kernel checks and keeps it, but no packet sees it."""
     return _TABLE.format(
         table=table,
         bridge=bridge,
         flags="\n\tflags dormant\n" if dormant else "",
-        routes="\n".join(_rule(port, routes[port]) for port in sorted(routes)),
+        **{chain: "\n".join(rules) for chain, rules in _chains(routes).items()},
     )
 
 
-def read(listing: str, table: str, bridge: str) -> dict[int, str] | None:
+def read(listing: str, table: str, bridge: str) -> dict[int, Target] | None:
     """The routes in a listing of our table; None if anything in it is missing, altered or added."""
-    routes = {int(port): address for port, address in _ROUTE.findall(listing)}
+    doors = dict(_DOOR.findall(listing))
+    routes = {int(p): Target(address, doors.get(p, "")) for p, address in _ROUTE.findall(listing)}
     return routes if same(listing, render(table, bridge, routes)) else None
 
 
@@ -73,10 +87,13 @@ def replace_table(table: str, text: str) -> str:
     return f"{remove_table(table)}{text}"
 
 
-def replace_routes(table: str, routes: Mapping[int, str]) -> str:
+def replace_routes(table: str, routes: Mapping[int, Target]) -> str:
     """One transaction that changes the routes of an intact table and nothing else."""
-    rules = (f"add rule ip {table} routes {_rule(port, routes[port])}\n" for port in sorted(routes))
-    return f"flush chain ip {table} routes\n{''.join(rules)}"
+    script = ""
+    for chain, rules in _chains(routes).items():
+        script += f"flush chain ip {table} {chain}\n"
+        script += "".join(f"add rule ip {table} {chain} {rule}\n" for rule in rules)
+    return script
 
 
 def remove_table(table: str) -> str:
@@ -84,8 +101,17 @@ def remove_table(table: str) -> str:
     return f"add table ip {table}\ndelete table ip {table}\n"
 
 
-def _rule(port: int, address: str) -> str:
-    return f"tcp dport {port} dnat to {address}"
+def _chains(routes: Mapping[int, Target]) -> dict[str, list[str]]:
+    """The rules of the chains that a switch changes, by the chain's name."""
+    by_port = sorted(routes.items())
+    return {
+        "routes": [_rule(port, target.address) for port, target in by_port],
+        "doors": [_rule(port, target.door) for port, target in by_port if target.door],
+    }
+
+
+def _rule(port: int, destination: str) -> str:
+    return f"tcp dport {port} dnat to {destination}"
 
 
 def _lines(listing: str) -> list[str]:
