@@ -18,6 +18,11 @@ from almagent.errors import SettingsError
 
 COMMANDS = {
     "run": "run the agent in the foreground",
+    "plan": "show what `run` would do now and why, changing nothing",
+    "status": "ask the running agent how it is",
+    "doctor": "check everything the agent needs, with the fix for what is wrong",
+    "register": "write the settings of this host, prove them and report it",
+    "stop": "drain, stop and remove this agent's containers and routes",
     "demo": "show the whole loop on this machine, with no cloud and no network",
     "controlplane": "serve the self-hosted ALM API from one SQLite file",
 }

@@ -1,49 +1,43 @@
-"""The only wiring: adapters built, named loops started in one TaskGroup, signals, exit code."""
+"""The agent's life: named loops in one TaskGroup, signals, exit code."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import random
-import re
+import math
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 from os import _exit as hard_exit
 
 import structlog
 
-from almagent import __version__
-from almagent.adapters import metadata as clouds
-from almagent.adapters import router as nft
-from almagent.adapters import sockets
-from almagent.adapters.api import AlmApi
-from almagent.adapters.engine import DockerEngine
-from almagent.adapters.source import GitSourceAdapter
-from almagent.adapters.store import FileStore, Lock, agent_id
-from almagent.core.model import AgentStatus, AgentWord, Run, Spec, Status
-from almagent.core.planner import Policy, Strategy
-from almagent.executor import Executor
+from almagent.adapters.store import Lock
+from almagent.core.memory import Memory
+from almagent.core.model import AgentStatus, AgentWord, Leave, Run
+from almagent.local import Local, Surface
 from almagent.logs import Redactor
-from almagent.pacing import Phase
-from almagent.ports import Metadata, PortError, Progress, Refused, no_progress
-from almagent.preparer import Preparer
-from almagent.reconciler import Reconciler
-from almagent.reporter import Reporter
+from almagent.notify import ServiceManager
+from almagent.parts import Parts, assemble
+from almagent.ports import PortError, Progress, no_progress
+from almagent.service import keep_informed
 from almagent.settings import Settings
-from almagent.state import State, boot_id
-from almagent.watchers import DocumentWatcher, InterruptionWatcher, watch_changes
+from almagent.watchers import watch_changes
 
 STOP_TIMEOUT = 4.5  # seconds from the signal to the exit, whatever hangs
-LAST_WORDS = 2.0  # seconds to hand over statuses that wait when the agent stops
-
-LONG_VALUE = 8  # characters; shorter values of the environment are words that logs are made of ...
-SECRET_NAME = re.compile(r"pass|secret|token|key|pwd|cred", re.IGNORECASE)  # ... unless named so
+LAST_WORDS = 2.0  # seconds to hand over statuses that wait when the agent stops ...
+FAREWELL = 5.0  # ... and when nothing of it is left to say them later
+TROUBLE_PATIENCE = 15.0  # seconds that leaving goes on against a neighbour in trouble
 
 log = structlog.get_logger(__name__)
+
+
+class Goal(Enum):
+    SERVE = "until a signal"
+    CONVERGE = "until converged or failed"
+    LEAVE = "until nothing of ours is left"
 
 
 class Outcome(Enum):
@@ -56,249 +50,179 @@ class Agent:
     """Everything that runs, and what it is asked from outside."""
 
     def __init__(
-        self, settings: Settings, redactor: Redactor, progress: Progress = no_progress
+        self,
+        settings: Settings,
+        redactor: Redactor,
+        goal: Goal = Goal.SERVE,
+        progress: Progress = no_progress,
     ) -> None:
         self.settings = settings
         self._redactor = redactor
+        self._goal = goal
         self._progress = progress
+        self._manager = ServiceManager()
         self._end = asyncio.Event()
         self._contact = asyncio.Event()
+        self._asked_to_leave = asyncio.Event()
+        self._gone = asyncio.Event()
         self._outcome = Outcome.STOPPED
         self._lock = Lock(settings.runtime_dir / "almagent.lock")
-        self._phase: Phase
 
-    async def run(self, *, once: bool = False) -> Outcome:
-        """Until a signal, or with `once` until converged or failed. Raises Refused: another one runs."""
+    async def run(self) -> Outcome:
+        """Until the goal is reached or a signal comes. Raises Refused: another one runs."""
         self._lock.acquire()
         try:
-            await self._build()
-            return await self._serve(once=once)
+            parts = await assemble(self.settings, self._redactor, self._progress)
+            try:
+                async with self._local(parts):
+                    await self._serve(parts)
+            finally:
+                parts.engine.close()
+                with suppress(PortError):
+                    await parts.api.close()
         finally:
             self._lock.release()
+        return self._outcome
 
-    # --- wiring ---
-
-    async def _build(self) -> None:
-        s = self.settings
-        self._redactor.learn(s.api.client_secret)
-        self.state = State(
-            FileStore(s.state_dir / "state.json"),
-            boot_id(),
-            drain_on_rebalance=s.cloud.on_rebalance == "drain",
-        )
-        self.engine = DockerEngine(
-            host=s.docker.host,
-            stack_id=s.stack_id,
-            flag=s.flag,
-            user_id=s.user_id,
-            state_dir=s.state_dir,
-            log_driver=s.docker.log_driver,
-            log_opts=s.docker.log_opts,
-            min_free_bytes=s.docker.min_free_bytes,
-            keep_images=s.docker.keep_images,
-        )
-        source = GitSourceAdapter(
-            state_dir=s.state_dir,
-            runtime_dir=s.runtime_dir,
-            known_hosts_file=s.git.known_hosts_file,
-            timeout=s.git.timeout,
-            keep_releases=s.deploy.keep_releases,
-        )
-        self.router = await self._choose_router()
-        self.metadata, instance_id = await self._detect_cloud()
-        self.api = AlmApi(
-            url=s.api.url,
-            client_id=s.api.client_id,
-            client_secret=s.api.client_secret,
-            stack_id=s.stack_id,
-            flag=s.flag,
-            agent_id=agent_id(s.state_dir, instance_id),
-            instance_id=instance_id,
-            timeout=s.api.timeout,
-            ca_file=str(s.api.ca_file or ""),
-            user_agent=f"almagent/{__version__}",
-        )
-        self._phase = self._phase_of("documents")
-        self.reporter = Reporter(
-            self.state.outbox, self.api, self.state.save, self._phase_of("reports")
-        )
-        preparer = Preparer(self.engine, source, self._wake, self._progress)
-        self.reconciler = Reconciler(
-            engine=self.engine,
-            router=self.router,
-            sockets=sockets,
-            preparer=preparer,
-            executor=Executor(
-                engine=self.engine,
-                source=source,
-                router=self.router,
-                preparer=preparer,
-                durable=self.state,
-            ),
-            durable=self.state,
-            policy=self._policy(),
-            offer=self.offer,
-        )
-        self.documents = DocumentWatcher(
-            flag=s.flag,
-            control_plane=self.api,
-            phase=self._phase,
-            reconciler=self.reconciler,
-            offer=self.offer,
-            learn=self._learn,
-        )
-
-    def _phase_of(self, what: str) -> Phase:
-        """Moments of its own for each kind of call, so that they do not add up to a peak."""
-        key = f"{self.api.agent_id}/{what}"
-        return Phase(key, self.settings.api.poll_interval, random.random)
-
-    async def _choose_router(self) -> nft.NftRouter | None:
-        """None: ports are published by Docker. Raises Refused: switch is demanded and impossible."""
-        s = self.settings
-        if s.deploy.strategy == "recreate":
-            return None
-        reason = await nft.supported()
-        if reason is None:
-            return nft.NftRouter(
-                table=table_name(s.stack_id, s.flag), bridge=lambda: self.engine.bridge_name
-            )
-        if s.deploy.strategy == "switch":
-            raise Refused(f"cannot use deploy.strategy switch: {reason}")
-        log.warning("strategy.recreate", reason=reason)
-        return None
-
-    def _policy(self) -> Policy:
-        deploy = self.settings.deploy
-        return Policy(
-            strategy=Strategy.SWITCH if self.router else Strategy.RECREATE,
-            ready_timeout=deploy.ready_timeout,
-            drain_timeout=deploy.drain_timeout,
-            stop_timeout=deploy.stop_timeout,
-            bake_time=deploy.bake_time,
-        )
-
-    async def _detect_cloud(self) -> tuple[Metadata | None, str]:
-        """The cloud, and this instance's id in it, "" if unknown. Bounded: an instance must serve soon."""
-        cloud = self.settings.cloud
-        found = await clouds.detect(cloud.provider, cloud.endpoint)
-        if found is None:
-            return None, ""
-        try:
-            return found, await found.instance_id()
-        except PortError as exc:
-            log.warning("metadata.no_instance_id", cloud=found.name, reason=str(exc))
-            return found, ""
-
-    # --- what flows between the parts ---
-
-    def offer(self, statuses: Sequence[Status]) -> None:
-        """Texts of containers, registries and git end up in messages: secrets are taken out here."""
-        self.reporter.offer([self._scrubbed(status) for status in statuses])
-
-    def _scrubbed(self, status: Status) -> Status:
-        if isinstance(status, AgentStatus) and status.message:
-            return AgentStatus(status.word, self._redactor.scrub(status.message))
-        return status
-
-    def _wake(self) -> None:
-        self.reconciler.wake()
-
-    def _learn(self, spec: Spec) -> None:
-        for name, value in spec.environment.items():
-            if len(value.reveal()) >= LONG_VALUE or SECRET_NAME.search(name):
-                self._redactor.learn(value)
-        source, registry = spec.source, spec.registry
-        for secret in (
-            source and source.username,
-            source and source.password,
-            source and source.private_key,
-            registry and registry.password,
-        ):
-            if secret:
-                self._redactor.learn(secret)
-
-    # --- life ---
-
-    async def _serve(self, *, once: bool) -> Outcome:
-        loops = self._loops()
-        if once:
-            loops["once"] = self._until_converged
+    async def _serve(self, parts: Parts) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(_endless(name, loop), name=name)
-                    for name, loop in loops.items()
+                    for name, loop in self._loops(parts).items()
                 ]
                 await self._end.wait()
                 for task in tasks:
                     task.cancel()
         finally:
-            await self.reporter.flush(time.monotonic() + LAST_WORDS)
-            await self._close()
-        return self._outcome
+            await self._say_last_words(parts)
 
-    def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+    async def _say_last_words(self, parts: Parts) -> None:
+        for_good = self._gone.is_set()
+        seconds = FAREWELL if for_good and self._goal is Goal.LEAVE else LAST_WORDS
+        told = await parts.reporter.flush(time.monotonic() + seconds)
+        if self._goal is Goal.LEAVE and not (told and for_good):
+            log.error("stop.failed", gone=for_good, statuses_waiting=len(parts.state.outbox))
+            self._outcome = Outcome.FAILED
+
+    def _loops(self, parts: Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
-            "register and poll": self._register_and_poll,
-            "reconcile": self.reconciler.run,
-            "report": self._report,
-            "watch containers": lambda: watch_changes(
-                "containers", self.engine.changes, self.reconciler
-            ),
+            "reconcile": parts.reconciler.run,
+            "report": lambda: self._report(parts),
+            "leave": lambda: self._leave_when_asked(parts),
+            "inform the service manager": lambda: self._keep_informed(parts),
+            "watch containers": lambda: self._watch(parts, "containers", parts.engine.changes),
         }
-        router = self.router
-        if router is not None:
-            loops["watch routes"] = lambda: watch_changes("routes", router.changes, self.reconciler)
-        if self.metadata is not None:
-            loops["watch interruptions"] = self._interruptions(self.metadata).run
+        if parts.router is not None:
+            changes = parts.router.changes
+            loops["watch routes"] = lambda: self._watch(parts, "routes", changes)
+        if parts.interruptions is not None:
+            loops["watch interruptions"] = parts.interruptions.run
+        if self._goal is Goal.LEAVE:
+            loops["until gone"] = lambda: self._until_gone(parts)
+        else:
+            loops["register and poll"] = lambda: self._register_and_poll(parts)
+        if self._goal is Goal.CONVERGE:
+            loops["until converged"] = lambda: self._until_converged(parts)
         return loops
 
-    def _interruptions(self, metadata: Metadata) -> InterruptionWatcher:
-        cloud = self.settings.cloud
-        return InterruptionWatcher(
-            metadata=metadata,
-            book=self.state.notices,
-            interval=cloud.poll_interval,
-            hook=cloud.pre_shutdown,
-            reconciler=self.reconciler,
-            offer=self.offer,
-            chance=random.random,
+    # --- loops ---
+
+    async def _register_and_poll(self, parts: Parts) -> None:
+        """`starting` is the first thing the control plane hears, then it is asked for the document."""
+        wait = parts.documents_phase.first_wait(self.settings.api.start_splay)
+        parts.poll_beat(wait + self.settings.api.timeout)
+        await asyncio.sleep(wait)
+        self._contact.set()
+        parts.offer([AgentStatus(AgentWord.STARTING)], force=True)
+        await parts.reporter.attempted.wait()
+        await parts.documents.run()
+
+    async def _report(self, parts: Parts) -> None:
+        """Nothing is said before the first contact, which the whole fleet makes at different moments."""
+        parts.report_beat(self.settings.api.start_splay)
+        await self._contact.wait()
+        await parts.reporter.run()
+
+    async def _watch(
+        self, parts: Parts, what: str, changes: Callable[[], AsyncIterator[object]]
+    ) -> None:
+        beat = parts.health.register(f"watch {what}")
+        await watch_changes(what, changes, parts.reconciler, beat)
+
+    async def _keep_informed(self, parts: Parts) -> None:
+        await keep_informed(
+            self._manager,
+            started=parts.reconciler.ticked,
+            changed=parts.reconciler.ticked,
+            status=parts.overview.snapshot,
+            health=parts.health,
         )
 
-    async def _register_and_poll(self) -> None:
-        """`starting` is the first thing the control plane hears, then it is asked for the document."""
-        await asyncio.sleep(self._phase.first_wait(self.settings.api.start_splay))
+    async def _leave_when_asked(self, parts: Parts) -> None:
+        """What is left of us afterwards is a daemon that polls and reports; the next start deploys anew."""
+        await self._asked_to_leave.wait()
+        reconciler = parts.reconciler
+        if not isinstance(reconciler.desired, Leave):
+            hook = self.settings.cloud.pre_shutdown or None
+            reconciler.leave(Leave("stop requested", None, hook))
+        while not reconciler.gone:
+            reconciler.ticked.clear()
+            await reconciler.ticked.wait()
+        parts.state.memory = Memory()
+        parts.state.keep_specs()
+        parts.offer([AgentStatus(AgentWord.STOPPED)])
+        log.info("agent.gone")
+        self._gone.set()
+        await asyncio.Event().wait()
+
+    async def _until_gone(self, parts: Parts) -> None:
+        parts.poll_beat(math.inf)
         self._contact.set()
-        self.reporter.offer([AgentStatus(AgentWord.STARTING)], force=True)
-        await self.reporter.attempted.wait()
-        await self.documents.run()
+        self._asked_to_leave.set()
+        well = time.monotonic()
+        while not self._gone.is_set():
+            if not parts.reconciler.problems:
+                well = time.monotonic()
+            elif time.monotonic() - well > TROUBLE_PATIENCE:
+                break
+            await asyncio.sleep(0.1)
+        self.end(Outcome.STOPPED)
+        await asyncio.Event().wait()
 
-    async def _report(self) -> None:
-        """Nothing is said before the first contact, which the whole fleet makes at different moments."""
-        await self._contact.wait()
-        await self.reporter.run()
-
-    async def _until_converged(self) -> None:
-        await self.documents.polled.wait()
+    async def _until_converged(self, parts: Parts) -> None:
+        reconciler = parts.reconciler
+        await parts.documents.polled.wait()
         while True:
-            self.reconciler.ticked.clear()
-            reason = self._why_failed()
+            reconciler.ticked.clear()
+            reason = self._why_failed(parts)
             if reason:
                 log.error("once.failed", reason=reason)
                 self.end(Outcome.FAILED)
-            elif self.reconciler.settled:
+            elif reconciler.settled:
                 self.end(Outcome.STOPPED)
-            await self.reconciler.ticked.wait()
+            await reconciler.ticked.wait()
 
-    def _why_failed(self) -> str:
-        if self.reconciler.problems:
-            return "; ".join(self.reconciler.problems.values())
-        failure = self.state.memory.failure
-        desired = self.reconciler.desired
+    def _why_failed(self, parts: Parts) -> str:
+        if parts.reconciler.problems:
+            return "; ".join(parts.reconciler.problems.values())
+        failure = parts.state.memory.failure
+        desired = parts.reconciler.desired
         if isinstance(desired, Run) and failure and failure.revision == desired.spec.revision:
             return failure.message
         return "" if isinstance(desired, Run) else f"nothing is defined for {self.settings.flag}"
+
+    # --- what it is asked ---
+
+    def _local(self, parts: Parts) -> Local:
+        surface = Surface(
+            status=parts.overview.snapshot,
+            loops=parts.health.loops,
+            metrics=lambda: parts.metrics.render(parts.overview.snapshot(), parts.health),
+            reconcile=parts.documents.poll_now,
+            stop=self._asked_to_leave.set,
+        )
+        return Local(self.settings.runtime_dir, surface, self.settings.metrics.listen)
 
     @property
     def ending(self) -> bool:
@@ -309,15 +233,17 @@ class Agent:
         self._outcome = outcome
         self._end.set()
 
-    async def _close(self) -> None:
-        self.engine.close()
-        with suppress(PortError):
-            await self.api.close()
+    def stop(self) -> None:
+        self._manager.stopping()
+        self.end(Outcome.STOPPED)
 
-
-def table_name(stack_id: str, flag: str) -> str:
-    """Of the nftables table; several agents may live on one host."""
-    return f"almagent_{hashlib.sha256(f'{stack_id}/{flag}'.encode()).hexdigest()[:8]}"
+    def reload(self) -> None:
+        """Begin anew with the settings as they are now; not in the midst of leaving."""
+        if self._asked_to_leave.is_set():
+            log.warning("agent.not_reloaded", reason="it was asked to stop its containers")
+            return
+        self._manager.reloading()
+        self.end(Outcome.RELOAD)
 
 
 async def _endless(name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -327,22 +253,25 @@ async def _endless(name: str, loop: Callable[[], Awaitable[None]]) -> None:
 
 
 async def run(
-    settings: Settings, redactor: Redactor, *, once: bool, progress: Progress = no_progress
+    settings: Settings,
+    redactor: Redactor,
+    goal: Goal = Goal.SERVE,
+    progress: Progress = no_progress,
 ) -> Outcome:
     """The agent with its signals. Raises Refused when another agent holds the lock."""
-    agent = Agent(settings, redactor, progress)
+    agent = Agent(settings, redactor, goal, progress)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, agent)
-    loop.add_signal_handler(signal.SIGHUP, agent.end, Outcome.RELOAD)
-    return await agent.run(once=once)
+    loop.add_signal_handler(signal.SIGHUP, agent.reload)
+    return await agent.run()
 
 
 def _stop(agent: Agent) -> None:
     """The first signal asks, the second one leaves at once, and nothing outlives the deadline."""
     if agent.ending:
         hard_exit(1)
-    agent.end(Outcome.STOPPED)
+    agent.stop()
     last_resort = threading.Timer(STOP_TIMEOUT, hard_exit, args=(0,))
     last_resort.daemon = True
     last_resort.start()

@@ -6,8 +6,11 @@ no reason to be unwell: its call ends by its deadline, and the loop goes on.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+
+from almagent.adapters.calls import SILENT, OnCall
 
 GRACE = 15.0  # seconds that a starved machine may take beside all that is expected
 
@@ -32,6 +35,22 @@ class Health:
 
         beat(0.0)
         return beat
+
+    def watch_calls(self, name: str, patience: float) -> OnCall:
+        """For a neighbour whose calls may hang: late when all calls have been for `patience` seconds."""
+        beat = self.register(name)
+        silent = False
+
+        def called(_request: str, outcome: str, _seconds: float) -> None:
+            nonlocal silent
+            if outcome != SILENT:
+                beat(math.inf)
+            elif not silent:
+                beat(patience)
+            silent = outcome == SILENT
+
+        beat(math.inf)
+        return called
 
     def loops(self) -> dict[str, bool]:
         """By name: whether it makes progress."""

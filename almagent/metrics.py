@@ -16,6 +16,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -24,14 +25,13 @@ from almagent.core import actions as do
 from almagent.health import Health
 from almagent.status import Phase, Snapshot
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 CALL_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0)
 PHASE_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0)
 
 
 class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody asked for them
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # resident memory, CPU, open files, start time
         self._stopwatch = _Stopwatch(clock)
@@ -73,7 +73,9 @@ class Metrics:
             ["what"],
             registry=registry,
         )
-        self._phase = Gauge("almagent_phase", "1 for the present one.", ["phase"], registry=registry)
+        self._phase = Gauge(
+            "almagent_phase", "1 for the present one.", ["phase"], registry=registry
+        )
         self._loop = Gauge(
             "almagent_loop_alive", "1 while the loop makes progress.", ["loop"], registry=registry
         )

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from almagent import __version__
+from almagent.core.cast import UP, Policy, cast
 from almagent.core.model import (
     AgentStatus,
     AgentWord,
@@ -24,7 +25,6 @@ from almagent.core.model import (
     Status,
 )
 from almagent.core.notices import Departure
-from almagent.core.planner import UP, Policy, cast
 from almagent.reconciler import Reconciler
 from almagent.state import State
 from almagent.watchers import LastPoll
@@ -141,6 +141,7 @@ class Overview:
         last_poll: Callable[[], LastPoll],
         last_words: LastWords,
         departure: Callable[[], Departure | None],
+        scrub: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._who = who
@@ -150,6 +151,7 @@ class Overview:
         self._last_poll = last_poll
         self._last_words = last_words
         self._departure = departure
+        self._scrub = scrub
         self._clock = clock
 
     def snapshot(self) -> Snapshot:
@@ -167,15 +169,15 @@ class Overview:
             stack_id=self._who.stack_id,
             flag=self._who.flag,
             phase=self._phase(),
-            doing=self._doing(active),
+            doing=self._scrub(self._doing(active)),
             strategy=self._policy.strategy.value,
             desired=self._wanted(),
             active=self._shown(active),
             candidate=self._shown(candidate),
-            last_poll=Poll(poll.at or None, poll.result),
+            last_poll=Poll(poll.at or None, self._scrub(poll.result)),
             last_error=self._last_words.error,
             outbox=Waiting(len(outbox), None if outbox.oldest is None else iso(outbox.oldest)),
-            interruption=departure and _interruption(departure),
+            interruption=None if departure is None else _interruption(departure),
         )
 
     def _phase(self) -> Phase:
@@ -194,7 +196,7 @@ class Overview:
             case Leave(reason=reason) if phase is Phase.STOPPED:
                 return f"all containers are removed ({reason}); a restart deploys again"
             case Leave(reason=reason):
-                return f"leaving: {reason}"
+                return "; ".join([f"leaving: {reason}", *self._reconciler.problems.values()])
             case _ if phase is Phase.ERROR and self._last_words.error:
                 return self._last_words.error.message
             case Run(spec=spec) if phase is Phase.INSTALLING:

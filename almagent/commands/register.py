@@ -1,0 +1,147 @@
+"""`almagent register`: the first command on a new host, usually cloud-init's."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from almagent.commands.options import FLAGS, add_settings_arguments
+from almagent.errors import SettingsError
+
+if TYPE_CHECKING:
+    from almagent.settings_layers import Layer
+    from almagent.settings_load import Loaded
+
+DEFAULT_FILE = "/etc/almagent/agent.toml"
+KEYS = {
+    "stack_id": ("--stack-id", "ID", "the stack this host belongs to"),
+    "flag": ("--flag", "FLAG", "its layer"),
+    "user_id": ("--user-id", "ID", "the container's MO_USER_ID"),
+    "api.url": ("--url", "URL", "the ALM API (default: https://api.mobingi.com)"),
+    "api.client_id": ("--client-id", "ID", "default: the stack id"),
+}
+SECRET_KEY = "api.client_secret"  # noqa: S105  a name
+TEXT_LIMIT = 1 << 16  # characters read from stdin or --from
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("registration", "over the environment, over --from")
+    for key, (flag, metavar, summary) in KEYS.items():
+        group.add_argument(flag, dest=key, metavar=metavar, help=summary)
+    group.add_argument(
+        "--client-secret-file",
+        dest="keep_in",
+        metavar="FILE",
+        help="where the client secret stays; - reads it from stdin into the settings file; "
+        "without this it is taken from $ALMAGENT_API__CLIENT_SECRET, else from stdin",
+    )
+    group.add_argument(
+        "--from", dest="source", metavar="FILE", help="settings to begin with (- for stdin)"
+    )
+    group.add_argument(
+        "--force", action="store_true", help="replace a settings file that says something else"
+    )
+    add_settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
+
+    from almagent import logs  # noqa: PLC0415  likewise
+    from almagent.ports import PortError  # noqa: PLC0415  likewise
+    from almagent.registration import register  # noqa: PLC0415  loads the adapters
+    from almagent.settings_text import render  # noqa: PLC0415  likewise
+
+    file = Path(args.config or os.environ.get("ALMAGENT_CONFIG") or DEFAULT_FILE)
+    text = render(_gather(args))
+    loaded = _check(text, file)
+    _demand_same_or_force(file, text, force=args.force)
+    redactor = logs.Redactor()
+    redactor.learn(loaded.settings.api.client_secret)
+    logs.configure("error", "console", redactor)
+    try:
+        agent_id = asyncio.run(register(loaded.settings, file, text))
+    except PortError as exc:
+        print(redactor.scrub(str(exc)), file=sys.stderr)
+        return 1
+    s = loaded.settings
+    print(f"registered: stack {s.stack_id}, flag {s.flag}, agent {agent_id}; settings in {file}")
+    return 0
+
+
+def _gather(args: argparse.Namespace) -> Layer:
+    from almagent.settings_layers import (  # noqa: PLC0415  likewise
+        PREFIX,
+        Given,
+        command_line,
+        environment,
+        file_layer,
+    )
+
+    given = {key: getattr(args, key) for key in (*KEYS, *FLAGS)}
+    flags = {key: value for key, value in given.items() if value is not None}
+    flags |= dict(args.assignments)
+    if SECRET_KEY in flags:
+        place = "other users of this host can read the command line"
+        raise SettingsError([f"command line: {SECRET_KEY}: not taken from here: {place}"])
+    layer: Layer = {}
+    if args.source:
+        layer, _ = file_layer(Path(args.source), _read(args.source))
+    own = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    layer |= environment(own, layer)
+    layer |= command_line(flags)
+    if args.keep_in not in (None, "-"):
+        path = str(Path(args.keep_in).absolute())
+        layer["api", "client_secret_file"] = Given(path, "command line: --client-secret-file")
+    elif args.keep_in == "-" or _is_secret_missing(args, layer):
+        layer["api", "client_secret"] = Given(_read("-").strip(), "stdin")
+    return layer
+
+
+def _is_secret_missing(args: argparse.Namespace, layer: Layer) -> bool:
+    """Then stdin has it, if nothing else is read from there and nobody sits at it."""
+    keys = {("api", "client_secret"), ("api", "client_secret_file")}
+    return not (keys & layer.keys() or args.source == "-" or sys.stdin.isatty())
+
+
+def _read(name: str) -> str:
+    try:
+        if name == "-":
+            return sys.stdin.read(TEXT_LIMIT)
+        with Path(name).open(encoding="utf-8-sig") as file:
+            return file.read(TEXT_LIMIT)
+    except UnicodeDecodeError:
+        raise SettingsError([f"{name}: cannot read: not UTF-8 text"]) from None
+    except OSError as exc:
+        raise SettingsError([f"{name}: cannot read: {exc.strerror}"]) from exc
+
+
+def _check(text: str, file: Path) -> Loaded:
+    """As `run` will read it. The text waits in memory: it holds the secret."""
+    from almagent.settings_load import load  # noqa: PLC0415  likewise
+
+    with open(os.memfd_create(file.name), "w+", encoding="utf-8") as memory:  # noqa: PTH123  a descriptor
+        memory.write(text)
+        memory.flush()
+        name = f"/proc/self/fd/{memory.fileno()}"
+        environ = {
+            key: value for key, value in os.environ.items() if not key.startswith("ALMAGENT_")
+        }
+        try:
+            return load(environ, config=Path(name))
+        except SettingsError as exc:
+            raise SettingsError(line.replace(name, str(file)) for line in exc.lines) from None
+
+
+def _demand_same_or_force(file: Path, text: str, *, force: bool) -> None:
+    try:
+        present = file.read_text("utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError):
+        present = ""
+    if present != text and not force:
+        raise SettingsError([f"{file}: exists and says something else; --force replaces it"])

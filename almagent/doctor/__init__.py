@@ -1,0 +1,93 @@
+"""Everything the agent needs, looked at without changing any of it: one check a line of the table.
+
+A new check is a coroutine `Patient -> Finding` and a line in `CHECKS`. Its id is a promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from almagent.doctor import api, engine, host, others
+from almagent.doctor.finding import Finding, Level, fail, ok, warn
+from almagent.doctor.patient import Patient
+from almagent.errors import SettingsError
+from almagent.settings import Settings
+from almagent.settings_load import Loaded
+
+DEADLINE = 8.0  # seconds for each check; all run at the same time
+
+Check = Callable[[Patient], Awaitable[Finding]]
+
+CHECKS: dict[str, Check] = {
+    "permissions": host.permissions,
+    "api": api.reachable,
+    "credentials": api.credentials,
+    "clock": api.clock,
+    "docker": engine.docker,
+    "disk": engine.disk,
+    "ports": engine.ports,
+    "git": host.git,
+    "ssh": host.ssh,
+    "ssh-keygen": host.ssh_keygen,
+    "nftables": host.nftables,
+    "metadata": host.metadata,
+    "second-agent": others.second_agent,
+    "old-agent": others.original,
+}
+NEED_SETTINGS = frozenset({"api", "credentials", "clock", "ports", "metadata", "second-agent"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    id: str
+    finding: Finding
+
+
+async def examine(
+    read_settings: Callable[[], Loaded], environ: Mapping[str, str], root: Path = Path("/")
+) -> list[Result]:
+    """`read_settings` raises SettingsError; what does not depend on settings is looked at all the same."""
+    try:
+        loaded, first = _judge(read_settings())
+    except SettingsError as exc:
+        loaded = None
+        where = "correct the settings file, then: almagent doctor"
+        first = fail("; ".join(exc.lines), where)
+    patient = Patient(loaded or _defaults(), environ, root)
+    checks = {name: check for name, check in CHECKS.items() if loaded or name not in NEED_SETTINGS}
+    findings = await asyncio.gather(*(_ask(check, patient) for check in checks.values()))
+    results = dict(zip(checks, findings, strict=True))
+    unknown = warn("not known without settings", "see the line settings")
+    rest = [Result(name, results.get(name, unknown)) for name in CHECKS]
+    return [Result("settings", first), *rest]
+
+
+def _judge(loaded: Loaded) -> tuple[Loaded, Finding]:
+    """Modes have a line of their own."""
+    doubts = [w for w in loaded.warnings if "chmod" not in w]
+    if doubts:
+        return loaded, warn("; ".join(doubts), f"correct it in {loaded.file or 'the environment'}")
+    return loaded, ok(f"from {loaded.file or 'the environment'}")
+
+
+def _defaults() -> Loaded:
+    """For the checks that need settings only a little."""
+    return Loaded(Settings(stack_id="unknown", flag="unknown"), (), None)
+
+
+async def _ask(check: Check, patient: Patient) -> Finding:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await check(patient)
+    except TimeoutError:
+        return fail(f"no answer within {DEADLINE:g} s", "look at what this line is about")
+    except Exception as exc:  # noqa: BLE001  one check that fails on this host must not hide the others
+        text = f"cannot be checked: {type(exc).__name__}"
+        return warn(text, "report this as a fault of almagent")
+
+
+def healthy(results: list[Result]) -> bool:
+    return all(result.finding.level is not Level.FAIL for result in results)

@@ -1,0 +1,177 @@
+"""Who else may be at work here: a second agent, or the original of 2019."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from almagent.adapters.docker_engine.labels import STACK
+from almagent.adapters.threads import Door
+from almagent.asking import CannotAsk, NotRunning, ask
+from almagent.doctor.finding import Finding, fail, ok, warn
+from almagent.doctor.patient import CALL, Patient
+from almagent.ports import PortError
+
+LOCK = "almagent.lock"
+
+ORIGINAL = "alm-agent"  # its program, in its cron lines
+ORIGINAL_SETTINGS = "/opt/mobingi/etc/alm-agent.cfg"
+ORIGINAL_CONTAINERS = frozenset({"/active", "/standby"})
+CRONTABS = (
+    "/var/spool/cron/crontabs/root",
+    "/var/spool/cron/root",
+    "/etc/crontab",
+    "/etc/cron.d",
+)
+DNAT = re.compile(r"--dport (\d+) .*-j DNAT --to-destination [\d.]+:\d+")
+
+
+async def second_agent(patient: Patient) -> Finding:
+    s = patient.settings
+    ours, own = (s.stack_id, s.flag), s.runtime_dir / LOCK
+    for lock in sorted(_locks_in_use() - {own}):
+        status = await _status(lock.parent)
+        if status is not None and (status["stack_id"], status["flag"]) == ours:
+            text = f"process {status['pid']} serves the same stack and flag from {lock.parent}"
+            return fail(text, f"end one of the two: kill {status['pid']}")
+    holder = _holder(own)
+    if holder is None:
+        return ok("none runs")
+    who, end = (
+        (f"process {holder}", f"kill {holder}") if holder else ("a process", f"fuser -k {own}")
+    )
+    status = await _status(own.parent)
+    if status is None:
+        return fail(f"{who} holds {own}, but does not answer", f"end it: {end}")
+    if (status["stack_id"], status["flag"]) != ours:
+        text = f"{who} serves {status['stack_id']}, flag {status['flag']}, from {own.parent}"
+        return fail(text, f"give this agent a runtime_dir of its own, or end that one: {end}")
+    return ok(f"none; {who} is this agent, phase {status['phase']}")
+
+
+async def original(patient: Patient) -> Finding:
+    """Two agents on one host take each other's ports away."""
+    cron = _cron_files(patient)
+    containers = await _containers(patient)
+    rules = await _stale_rules(patient)
+    running = [name for name, runs in containers.items() if runs]
+    found = [
+        *(f"cron lines in {file}" for file in cron),
+        *(f"container {name}{' runs' if runs else ''}" for name, runs in containers.items()),
+        *(f"iptables rule for port {DNAT.search(rule)[1]}" for rule in rules),  # type: ignore[index]
+    ]
+    if not found:
+        used = patient.path(ORIGINAL_SETTINGS)
+        return ok("not at work here" + (f"; its settings are in {used}" if used.exists() else ""))
+    text, fix = ", ".join(found), _removal(cron, containers, rules)
+    return fail(text, fix) if cron or running else warn(text, fix)
+
+
+# --- a second agent ---
+
+
+def _holder(lock: Path) -> str | None:
+    """The number of the process that holds it, "" when it is not told; None: nobody does."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.read(descriptor, 20).decode(errors="replace").strip()
+        return number if number.isdigit() else ""
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _locks_in_use() -> set[Path]:
+    """Of all agents on this host, as far as their open files can be seen."""
+    found = set()
+    for directory in Path("/proc").glob("[0-9]*/fd"):
+        with suppress(OSError):  # ended meanwhile, or not ours to look at
+            names = (file.readlink() for file in directory.iterdir())
+            found |= {name for name in names if name.name == LOCK}
+    return found
+
+
+async def _status(directory: Path) -> dict[str, Any] | None:
+    def read() -> dict[str, Any] | None:
+        try:
+            return ask(directory, "/v1/status")
+        except (NotRunning, CannotAsk):
+            return None
+
+    return await Door("status").call(read, timeout=CALL)
+
+
+# --- the original ---
+
+
+def _cron_files(patient: Patient) -> list[str]:
+    found = []
+    for place in CRONTABS:
+        path = patient.path(place)
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            with suppress(OSError):
+                lines = file.read_text(errors="replace").splitlines()
+                if any(ORIGINAL in line and not line.lstrip().startswith("#") for line in lines):
+                    found.append(str(file))
+    return found
+
+
+async def _containers(patient: Patient) -> dict[str, bool]:
+    """Name -> whether it runs, of containers with the original's names that are not an agent's of ours."""
+    with suppress(PortError):
+        return {
+            c["Names"][0].lstrip("/"): c["State"] == "running"
+            for c in (await patient.engine()).containers
+            if c["Names"]
+            and c["Names"][0] in ORIGINAL_CONTAINERS
+            and STACK not in (c.get("Labels") or {})
+        }
+    return {}
+
+
+async def _stale_rules(patient: Patient) -> list[str]:
+    """It puts its rules into Docker's own chain; those that no running container explains are its."""
+    rules = await _docker_chain()
+    with suppress(PortError):
+        containers = (await patient.engine()).containers
+        published = {str(row.get("PublicPort")) for c in containers for row in c["Ports"]}
+        return [rule for rule in rules if DNAT.search(rule)[1] not in published]  # type: ignore[index]
+    return []
+
+
+async def _docker_chain() -> list[str]:
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *("iptables", "-w", "2", "-t", "nat", "-S", "DOCKER"),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=DEVNULL,
+        )
+    except OSError:
+        return []
+    try:
+        out, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return [line for line in out.decode(errors="replace").splitlines() if DNAT.search(line)]
+
+
+def _removal(cron: list[str], containers: dict[str, bool], rules: list[str]) -> str:
+    steps = [f"delete the lines with {ORIGINAL} from {file}" for file in cron]
+    if containers:
+        steps.append(f"docker rm -f {' '.join(sorted(containers))}")
+    steps += [f"iptables -t nat {rule.replace('-A', '-D', 1)}" for rule in rules]
+    return "; then ".join(steps)

@@ -1,0 +1,108 @@
+"""What the checks look at. Each answer that several of them need is fetched once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from almagent.adapters.alm.transport import Transport
+from almagent.adapters.docker_engine.door import EngineDoor
+from almagent.core import wire
+from almagent.ports import PortError
+from almagent.settings import Settings
+from almagent.settings_load import Loaded
+
+CALL = 4.0  # seconds for one answer of a neighbour
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What Docker says of itself. `containers`: all of this host, as its API lists them."""
+
+    version: str
+    api: str
+    root: Path
+    containers: tuple[Mapping[str, Any], ...]
+
+
+class Patient:
+    """One host and its settings. `root` is where its files are; tests have one of their own."""
+
+    def __init__(self, loaded: Loaded, environ: Mapping[str, str], root: Path = Path("/")) -> None:
+        self.loaded = loaded
+        self.environ = environ
+        self.root = root
+        self._login: asyncio.Task[wire.Answer] | None = None
+        self._engine: asyncio.Task[Engine] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+    def path(self, absolute: str) -> Path:
+        return self.root / absolute.lstrip("/")
+
+    async def login(self) -> wire.Answer:
+        """The API's answer to our credentials, whatever it is. Raises PortError: there is none."""
+        if self._login is None:
+            self._login = asyncio.create_task(self._ask_api(wire.login(*self._credentials())))
+        return await asyncio.shield(self._login)
+
+    async def document(self) -> bytes | None:
+        """None: it cannot be had; why is another check's business."""
+        s = self.settings
+        try:
+            token = wire.read_token(await self.login()).secret.reveal()
+            answer = await self._ask_api(wire.ask_document(s.stack_id, s.flag, ""), token)
+            document = wire.read_document(answer, conditional=False)
+        except (PortError, wire.WireError):
+            return None
+        return document.body if document else None
+
+    async def engine(self) -> Engine:
+        """Raises PortError."""
+        if self._engine is None:
+            self._engine = asyncio.create_task(self._ask_docker())
+        return await asyncio.shield(self._engine)
+
+    def _credentials(self) -> tuple[str, Any]:
+        return self.settings.api.client_id, self.settings.api.client_secret
+
+    async def _ask_api(self, request: wire.Request, token: str = "") -> wire.Answer:
+        s = self.settings.api
+        transport = Transport(
+            s.url,
+            timeout=CALL,
+            ca_file=str(s.ca_file or ""),
+            user_agent="almagent-doctor",
+            on_call=lambda _name, _outcome, _seconds: None,
+        )
+        try:
+            async with asyncio.timeout(CALL):
+                return await transport.send(request, token)
+        except TimeoutError as exc:
+            text = f"cannot {request.purpose}: no answer within {CALL:g} s"
+            raise PortError(text) from exc
+        finally:
+            await transport.close()
+
+    async def _ask_docker(self) -> Engine:
+        door = EngineDoor(self.settings.docker.host, CALL)
+
+        def ask(client: Any) -> Engine:
+            version, info = client.version(), client.info()
+            containers = client.containers(all=True)
+            return Engine(
+                version=version["Version"],
+                api=version["ApiVersion"],
+                root=Path(info["DockerRootDir"]),
+                containers=tuple(containers),
+            )
+
+        try:
+            return await door.call("ask the Docker engine", ask)
+        finally:
+            door.close()

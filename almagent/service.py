@@ -1,0 +1,47 @@
+"""When the service manager hears what: ready once, what the agent does now, and the watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from almagent.health import Health
+from almagent.notify import ServiceManager
+from almagent.pacing import pause
+from almagent.status import Snapshot
+
+LOOK_AGAIN = 10.0  # seconds, where no watchdog waits
+
+log = structlog.get_logger(__name__)
+
+
+async def keep_informed(
+    manager: ServiceManager,
+    *,
+    started: asyncio.Event,
+    changed: asyncio.Event,
+    status: Callable[[], Snapshot],
+    health: Health,
+) -> None:
+    """For ever. `started`: the first contact or decision was made; `changed`: look at the status anew.
+
+    The watchdog is fed only while every loop makes progress.
+    """
+    await started.wait()
+    manager.ready()
+    told, late_before = "", frozenset[str]()
+    while True:
+        now = status()
+        text = f"{now.phase}: {now.doing}"
+        if text != told:
+            manager.status(text)
+            told = text
+        late = frozenset(health.late())
+        if late and late != late_before:
+            log.error("loops.late", loops=sorted(late))
+        if not late:
+            manager.watchdog()
+        late_before = late
+        await pause(changed, manager.watchdog_interval or LOOK_AGAIN)

@@ -1,0 +1,121 @@
+"""From settings to concrete adapters, for the daemon and for the commands that look without it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from almagent import __version__
+from almagent.adapters import router as nft
+from almagent.adapters.calls import OnCall, uncounted
+from almagent.adapters.engine import DockerEngine
+from almagent.adapters.router import NftRouter
+from almagent.adapters.source import GitSourceAdapter
+from almagent.core.cast import Policy, Strategy
+from almagent.ports import PortError, Refused
+from almagent.settings import Settings
+
+if TYPE_CHECKING:
+    from almagent.adapters.api import AlmApi
+    from almagent.adapters.metadata import Cloud
+
+log = structlog.get_logger(__name__)
+
+
+def make_engine(s: Settings, on_call: OnCall = uncounted) -> DockerEngine:
+    return DockerEngine(
+        host=s.docker.host,
+        stack_id=s.stack_id,
+        flag=s.flag,
+        user_id=s.user_id,
+        state_dir=s.state_dir,
+        log_driver=s.docker.log_driver,
+        log_opts=s.docker.log_opts,
+        min_free_bytes=s.docker.min_free_bytes,
+        keep_images=s.docker.keep_images,
+        on_call=on_call,
+    )
+
+
+def make_source(s: Settings) -> GitSourceAdapter:
+    return GitSourceAdapter(
+        state_dir=s.state_dir,
+        runtime_dir=s.runtime_dir,
+        known_hosts_file=s.git.known_hosts_file,
+        timeout=s.git.timeout,
+        keep_releases=s.deploy.keep_releases,
+    )
+
+
+def make_api(
+    s: Settings, *, agent_id: str = "", instance_id: str = "", on_call: OnCall = uncounted
+) -> AlmApi:
+    """Without `agent_id` it can ask, but not report."""
+    from almagent.adapters.api import AlmApi  # noqa: PLC0415  a preview of a given document needs no HTTP
+
+    return AlmApi(
+        url=s.api.url,
+        client_id=s.api.client_id,
+        client_secret=s.api.client_secret,
+        stack_id=s.stack_id,
+        flag=s.flag,
+        agent_id=agent_id,
+        instance_id=instance_id,
+        timeout=s.api.timeout,
+        ca_file=str(s.api.ca_file or ""),
+        user_agent=f"almagent/{__version__}",
+        on_call=on_call,
+    )
+
+
+async def choose_router(
+    s: Settings,
+    engine: DockerEngine,
+    unsupported: Callable[[], Awaitable[str | None]] = nft.supported,
+) -> NftRouter | None:
+    """`unsupported` tells why nftables cannot be used on this host, None: it can.
+
+    None: ports are published by Docker. Raises Refused: switch is demanded and impossible.
+    """
+    if s.deploy.strategy == "recreate":
+        return None
+    reason = await unsupported()
+    if reason is None:
+        table = table_name(s.stack_id, s.flag)
+        return NftRouter(table=table, bridge=lambda: engine.bridge_name)
+    if s.deploy.strategy == "switch":
+        raise Refused(f"cannot use deploy.strategy switch: {reason}")
+    log.warning("strategy.recreate", reason=reason)
+    return None
+
+
+def policy(s: Settings, *, switching: bool) -> Policy:
+    return Policy(
+        strategy=Strategy.SWITCH if switching else Strategy.RECREATE,
+        ready_timeout=s.deploy.ready_timeout,
+        drain_timeout=s.deploy.drain_timeout,
+        stop_timeout=s.deploy.stop_timeout,
+        bake_time=s.deploy.bake_time,
+    )
+
+
+async def detect_cloud(s: Settings, on_call: OnCall = uncounted) -> tuple[Cloud | None, str]:
+    """The cloud, and this instance's id in it, "" if unknown. Bounded: an instance must serve soon."""
+    from almagent.adapters import metadata as clouds  # noqa: PLC0415  likewise
+
+    found = await clouds.detect(s.cloud.provider, s.cloud.endpoint, on_call=on_call)
+    if found is None:
+        return None, ""
+    try:
+        return found, await found.instance_id()
+    except PortError as exc:
+        log.warning("metadata.no_instance_id", cloud=found.name, reason=str(exc))
+        return found, ""
+
+
+def table_name(stack_id: str, flag: str) -> str:
+    """Of the nftables table; several agents may live on one host."""
+    return f"almagent_{hashlib.sha256(f'{stack_id}/{flag}'.encode()).hexdigest()[:8]}"
