@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 AT_ONCE = 2
 TIMEOUT = 120.0  # seconds for one run; a mutant that hangs the tests is dead as well
 TESTS = [
+    "tests/pure/test_memory.py",
     "tests/pure/test_planner_states.py",
     "tests/pure/test_planner.py",
     "tests/pure/test_planner_serving.py",

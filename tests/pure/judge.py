@@ -107,7 +107,8 @@ class Judge(Watcher):
             case do.Revert(container=c, to=to):
                 assert c.id == world.memory.active
                 assert to.id == world.memory.previous
-                assert self.baking is not None, "switched back without a bake"
+                assert world.memory.switched_at is not None, "switched back without a bake"
+                assert world.now < world.memory.switched_at + world.policy.bake_time
             case do.Terminate(container=c):
                 self._may_end(world.boxes[c.id])
                 self._may_terminate(world.boxes[c.id])

@@ -207,6 +207,8 @@ class World(Host):
             self.restart_agent()
             return 0.0
         self.gone = todo.done
+        if self.gone:
+            self.routes.clear()  # as the reconciler has the router do
         if todo.actions:
             return 0.0
         return LOOK_AGAIN if todo.wake_at is None else todo.wake_at - self.now
