@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -56,7 +57,8 @@ async def settled(agent: Agent) -> None:
         ["nft", "list", "table", "ip", table], check=True, capture_output=True, text=True
     ).stdout
     address = next(iter(container["NetworkSettings"]["Networks"].values()))["IPAddress"]
-    assert rules.count("dnat to") == rules.count(f"dnat to {address}") > 0
+    doors = {f"{row['IP']}:{row['PublicPort']}" for row in container["Ports"] if "IP" in row}
+    assert set(re.findall(r"dnat to (\S+)", rules)) == {address, *doors}
 
 
 def told_once(agent: Agent) -> None:

@@ -303,8 +303,8 @@ THOROUGH = "ALMAGENT_THOROUGH" in os.environ
 
 TestHost = pytest.mark.timeout(3600 if THOROUGH else 120)(HostMachine.TestCase)
 TestHost.settings = settings(
-    max_examples=4000 if THOROUGH else 400,
-    stateful_step_count=60 if THOROUGH else 40,
+    max_examples=4000 if THOROUGH else 300,
+    stateful_step_count=60 if THOROUGH else 30,
     derandomize=not THOROUGH,
     deadline=None,
     database=None,
