@@ -88,7 +88,9 @@ def _after_reboot(memory: Memory) -> Memory:
     """Times of another boot mean nothing; a release that was switched back stays back."""
     failure = memory.failure
     held = failure if failure is not None and failure.retry_at is None else None
-    return Memory(active=memory.active, release=memory.release, failure=held)
+    return Memory(
+        active=memory.active, release=memory.release, previous=memory.previous, failure=held
+    )
 
 
 def _part(raw: dict[str, object], name: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ MUTANTS = [
     Mutant(
         "switch to any revision",
         "cast.py",
-        "if c.revision == desired.spec.revision\n",
+        "if c.revision == spec.revision\n",
         "if c.revision\n",
     ),
     Mutant("any revision is right", "cast.py", "active.revision == spec.revision and", ""),
@@ -130,6 +130,7 @@ MUTANTS = [
         "bad.id: Stop(now, action.drain_until)",
         "",
     ),
+    Mutant("switched back is judged after a reboot", "cast.py", " and not _is_held(spec, memory)", ""),
     Mutant("making way fails the bake", "memory.py", "None if container_id == memory.active else", ""),
     # what serves
     Mutant("routes not mended", "planner.py", "self.plan.then(do.Route(active.targets))", "pass"),

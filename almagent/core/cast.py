@@ -38,16 +38,18 @@ class Cast:
 
 def cast(desired: Desired, seen: Observed, memory: Memory, policy: Policy) -> Cast:
     """The active container is the one memory names; a candidate has the desired revision and never had
-    traffic. A container that has begun to leave never becomes a candidate."""
+    traffic. A container that has begun to leave never becomes a candidate, nor one of a release that was
+    switched back."""
     by_id = {c.id: c for c in seen.containers}
     active = by_id.get(memory.active)
     previous = by_id.get(memory.previous) if active else None
     candidate = None
-    if isinstance(desired, Run) and not is_right(active, desired.spec, policy):
+    spec = desired.spec if isinstance(desired, Run) else None
+    if spec and not is_right(active, spec, policy) and not _is_held(spec, memory):
         fresh = (
             c
             for c in reversed(seen.containers)
-            if c.revision == desired.spec.revision
+            if c.revision == spec.revision
             and c.id not in (memory.active, memory.previous)
             and c.id not in memory.stops
             and c.published == (policy.strategy is Strategy.RECREATE)
@@ -87,3 +89,8 @@ def failure_of(spec: Spec, memory: Memory) -> Failure | None:
     """The failure that holds this spec back, if any."""
     failure = memory.failure
     return failure if failure is not None and failure.revision == spec.revision else None
+
+
+def _is_held(spec: Spec, memory: Memory) -> bool:
+    failure = failure_of(spec, memory)
+    return failure is not None and failure.retry_at is None

@@ -205,7 +205,7 @@ class Judge(Watcher):
             return
         until = box.had_traffic_at + world.policy.drain_timeout
         if isinstance(world.desired, Leave) and world.desired.done_by is not None:
-            left = world.desired.done_by - self.left_at
+            left = world.desired.done_by - min(self.left_at, box.had_traffic_at)
             grace = min(world.policy.stop_timeout, left / 2)
             until = min(until, world.desired.done_by - grace)
         assert world.now >= until - 1e-6, "open connections were cut"
@@ -314,7 +314,8 @@ class Judge(Watcher):
         if self.baking is None or self.world.previous is None:
             return
         box, starts, since = self.baking
-        failed = box.state is not State.RUNNING or box.starts != starts or box.sick
+        ended = box.state not in (State.RUNNING, State.PAUSED)
+        failed = ended or box.starts != starts or box.sick
         mine = box is self.world.active and not self._leaving
         early = self.world.now < since + self.world.policy.bake_time
         assert not (mine and early and failed), "it failed its bake and was not switched back"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from almagent.core.memory import Memory, Stop
+from almagent.core.memory import Failure, Memory, Stop
 from almagent.core.model import Container, Health, Observed, Run, Spec, State
 from almagent.core.planner import Policy, Strategy, is_ready, plan, waiting_for
 from tests.pure.diary import RECREATE, SWITCH
@@ -155,3 +155,9 @@ def test_recreate_leaves_an_old_one_that_has_died_alone_when_there_is_a_candidat
 def test_active_container_that_had_begun_to_leave(stop, up_for, done):
     active = replace(ACTIVE, up_for=up_for)
     assert look(Memory("c0", stops={"c0": stop}), active, routes={}) == done
+
+
+def test_container_of_a_release_that_was_switched_back_never_becomes_a_candidate():
+    bad = replace(ACTIVE, id="c1", revision="b", state=State.EXITED)
+    memory = Memory("c0", failure=Failure("b", 1, "it ended", None))
+    assert look(memory, ACTIVE, bad, desired="b", routes={}) == ["Remove"]

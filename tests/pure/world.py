@@ -134,6 +134,7 @@ class World(Host):
         self.memory = Memory(
             active=self.memory.active,
             release=self.memory.release,
+            previous=self.memory.previous,
             failure=held if held is not None and held.retry_at is None else None,
         )
         self.restart_agent()
