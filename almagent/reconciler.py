@@ -28,7 +28,7 @@ from almagent.core.model import (
     State,
     Status,
 )
-from almagent.core.planner import Plan, Policy, plan
+from almagent.core.planner import Plan, Policy, lost_first, plan
 from almagent.core.reports import statuses
 from almagent.executor import Executor
 from almagent.health import Beat, unheard
@@ -74,6 +74,7 @@ class Reconciler:
         self._awake = asyncio.Event()
         self._troubles = 0  # ticks in a row that met a neighbour in trouble
         self._last = Plan()
+        self._defined: Spec | None = None  # by the last document; None: none came since the start
         self.desired: Desired = Keep()
         self.seen: Observed | None = None
         self.seen_at = clock()
@@ -87,12 +88,12 @@ class Reconciler:
         self._awake.set()
 
     def run_spec(self, spec: Spec) -> None:
-        """A document came. One that brings the same release with another key or login is tried at once."""
+        """A document came. One that differs in anything from the last, a git key say, is tried at once."""
         if isinstance(self.desired, Leave):
             return
-        known = self.desired.spec if isinstance(self.desired, Run) else None
-        if known is not None and known.revision == spec.revision and known != spec:
+        if self._defined is not None and self._defined != spec:
             self._durable.memory = replace(self._durable.memory, failure=None)
+        self._defined = spec
         self.desired = Run(spec)
         self.wake()
 
@@ -157,7 +158,8 @@ class Reconciler:
         self.seen_at = self._clock()
         memory = forget_gone(self._durable.memory, {c.id for c in seen.containers})
         self._durable.memory = memory
-        return seen, plan(self.desired, seen, memory, self._policy, self._clock())
+        wanted = lost_first(self.desired, seen, memory, self._durable.specs)
+        return seen, plan(wanted, seen, memory, self._policy, self._clock())
 
     async def _observe(self) -> Observed:
         containers = await self._engine.observe()

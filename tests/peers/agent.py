@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,10 @@ class Agent:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
-        for container in self.containers():
-            self.engine.remove_container(container["Id"], force=True, v=True)
+        while containers := self.containers():
+            for container in containers:
+                with suppress(docker.errors.APIError):  # the agent was about to remove it itself
+                    self.engine.remove_container(container["Id"], force=True, v=True)
         for network in self.engine.networks(filters=self.label):
             self.engine.remove_network(network["Id"])
         await self._remove_table()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from almagent.core import actions as do
+from almagent.core.memory import Trial
 from almagent.core.model import (
     AgentStatus,
     AgentWord,
@@ -192,6 +193,8 @@ class Judge(Watcher):
         world = self.world
         if box.id not in self._served or self._leaving or box.term_at is not None:
             return
+        if world.active is None and box.id in _tried(world.memory.trial):
+            return  # it was dealt the address of one that was removed, and has its traffic by that only
         makes_way = any(
             b.state is State.CREATED and b.published and b.revision == self._wanted
             for b in world.boxes.values()
@@ -331,3 +334,7 @@ class Judge(Watcher):
         if failure is not None and failure.revision == self._wanted and not right:
             assert self.phase.word is AgentWord.ERROR, "failed, and said nothing"
             assert self.phase.message
+
+
+def _tried(trial: Trial | None) -> tuple[str, ...]:
+    return (trial.container_id,) if trial else ()
