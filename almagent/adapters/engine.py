@@ -94,7 +94,7 @@ class DockerEngine:
 
     async def start(self, container_id: str) -> None:
         what = f"start container {container_id[:12]}"
-        await self._door.call(what, lambda c: c.start(container_id), timeout=LONG)
+        await self._door.call(what, lambda c: lifecycle.start(c, container_id), timeout=LONG)
 
     async def set_restart(self, container_id: str, *, always: bool) -> None:
         what = f"change the restart policy of container {container_id[:12]}"

@@ -128,7 +128,7 @@ async def test_a_restarted_agent_leaves_what_runs_alone(agent: Agent, api: Scrip
     assert [c["Id"] for c in agent.containers()] == [before["Id"]]
 
 
-@pytest.mark.parametrize("how", ["kill", "remove", "exit"])
+@pytest.mark.parametrize("how", ["kill", "remove", "exit", "pause"])
 async def test_a_lost_container_is_back_within_five_seconds(
     agent: Agent, api: ScriptedApi, document, port: int, how: str
 ):
@@ -140,6 +140,8 @@ async def test_a_lost_container_is_back_within_five_seconds(
         agent.engine.kill(lost["Id"])
     elif how == "remove":
         agent.engine.remove_container(lost["Id"], force=True)
+    elif how == "pause":
+        agent.engine.pause(lost["Id"])
     else:
         task = agent.engine.exec_create(lost["Id"], ["touch", "/tmp/die"])
         agent.engine.exec_start(task["Id"])

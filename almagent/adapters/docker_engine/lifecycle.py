@@ -19,6 +19,14 @@ def set_restart(client: Any, container_id: str, name: str) -> None:
     client.update_container(container_id, restart_policy={"Name": name})
 
 
+def start(client: Any, container_id: str) -> None:
+    """A paused container goes on."""
+    if client.inspect_container(container_id)["State"]["Paused"]:
+        client.unpause(container_id)
+    else:
+        client.start(container_id)
+
+
 def terminate(client: Any, container_id: str) -> None:
     """The policy first: Docker would start it again as soon as it ended."""
     try:
