@@ -61,17 +61,17 @@ async def settled(agent: Agent) -> None:
     assert set(re.findall(r"dnat to (\S+)", rules)) == {address, *doors}
 
 
-def told_once(agent: Agent) -> None:
+async def told_once(agent: Agent) -> None:
     """Each status of a container arrived once and in order, nothing after `terminated`."""
+    alive = {c["Id"] for c in agent.containers()}
     ids = {about for word, about in agent.statuses() if len(about) == 64}
+    ended = ids - alive
+    await agent.until(lambda: all("terminated" in agent.words(c) for c in ended), "ends told")
     for container in ids:
         words = agent.words(container)
         assert len(words) == len(set(words)), words
         order = ["starting", "updating", "running", "terminated"]
         assert [order.index(word) for word in words] == sorted(order.index(w) for w in words)
-    alive = {c["Id"] for c in agent.containers()}
-    for container in ids - alive:
-        assert agent.words(container)[-1] == "terminated"
 
 
 @pytest.mark.parametrize("point", FIRST * ROUNDS)
@@ -84,7 +84,7 @@ async def test_killed_in_the_first_release(
     await agent.until_told("uptodate")
     assert await fetch(port) == "one"
     await settled(agent)
-    told_once(agent)
+    await told_once(agent)
 
 
 @pytest.mark.parametrize("point", UPDATE * ROUNDS)
@@ -110,7 +110,7 @@ async def test_killed_in_an_update(
     assert not tally.lost, tally
     await settled(agent)
     await agent.until(lambda: agent.words()[-1] == "uptodate", "uptodate")
-    told_once(agent)
+    await told_once(agent)
 
 
 async def watch(tally: Tally, port: int) -> None:
