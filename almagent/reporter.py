@@ -61,6 +61,7 @@ class Reporter:
         self._count = count
         self._beat = beat
         self._one_in_flight = asyncio.Lock()
+        self._sending: asyncio.Task[float | None] | None = None
         self._offered = asyncio.Event()
         self._urgent = asyncio.Event()
         self.attempted = asyncio.Event()  # the first status was tried, for better or worse
@@ -83,7 +84,9 @@ class Reporter:
     async def run(self) -> None:
         """Send what waits and what will be offered, for ever."""
         while True:
-            wait = await self._send_next()
+            # What is under way when this loop ends arrives once: `flush` waits for it and goes on.
+            self._sending = asyncio.create_task(self._send_next(), name="send one status")
+            wait = await asyncio.shield(self._sending)
             self._beat(LOOK_AGAIN if wait is None else wait)
             if wait is None:
                 await pause(self._offered, LOOK_AGAIN)
