@@ -11,7 +11,7 @@ import structlog
 
 from almagent import failpoints
 from almagent.core import actions as do
-from almagent.core.memory import failed, not_created, remember
+from almagent.core.memory import failed, remember
 from almagent.ports import Engine, Evidence, PortError, Refused, Router, Source
 from almagent.preparer import Preparer
 from almagent.state import State
@@ -120,8 +120,8 @@ class Executor:
         """Whether the refusal means that the candidate is no good, and not that we are in trouble."""
         durable, now = self._durable, self._clock()
         match action:
-            case do.Create():
-                durable.memory = not_created(durable.memory, action, message, now)
+            case do.Create(spec=spec):
+                durable.memory = failed(durable.memory, spec.revision, message, now)
             case do.Start(container=c, active=False):
                 await self._engine.remove(c.id)
                 durable.memory = failed(durable.memory, c.revision, message, now)

@@ -142,11 +142,6 @@ def failed(memory: Memory, revision: str, message: str, now: float, wait: float 
     return replace(memory, failure=Failure(revision, count, message, retry_at))
 
 
-def not_created(memory: Memory, action: Create, message: str, now: float) -> Memory:
-    """Docker refused to create it."""
-    return failed(memory, action.spec.revision, message, now)
-
-
 def _without(memory: Memory, container_id: str) -> dict[str, Stop]:
     return {k: v for k, v in memory.stops.items() if k != container_id}
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from almagent.core import actions as do
-from almagent.core.memory import Memory, failed, forget_gone, not_created, remember
+from almagent.core.memory import Memory, failed, forget_gone, remember
 from almagent.core.model import (
     Container,
     ContainerStatus,
@@ -278,7 +278,7 @@ class World(Host):
     def _refused(self, action: do.Action, message: str) -> bool:
         match action:
             case do.Create():
-                self.memory = not_created(self.memory, action, message, self.now)
+                self.memory = failed(self.memory, action.spec.revision, message, self.now)
             case do.Start(container=c, active=False):
                 self.boxes.pop(c.id, None)
                 self.memory = failed(self.memory, c.revision, message, self.now)
