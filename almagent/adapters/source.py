@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from almagent.adapters.git.access import Access, Doorkeeper
+from almagent.adapters.git.durable import flush_file_system, flush_names
 from almagent.adapters.git.export import (
     find_lfs_pointers,
     judge_tree,
@@ -23,6 +25,7 @@ from almagent.adapters.git.hostkeys import HostKeys
 from almagent.adapters.git.mirror import Mirror
 from almagent.adapters.git.releases import Releases, repository_key
 from almagent.adapters.git.remote import FULL_COMMIT, Remote
+from almagent.adapters.git.room import NoRoom, Room, TooLarge, room_for_fetch
 from almagent.adapters.git.runner import MAX_OUTPUT, NOT_INSTALLED, Finished, Git
 from almagent.adapters.git.tree import Entry, TreeError, printable
 from almagent.adapters.git.verdicts import Damaged, Missing, fetch_failure, last_words
@@ -35,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 READ_TIMEOUT = 60  # seconds to look at tens of thousands of files on a slow disk
 REMOVE_TIMEOUT = 120  # seconds to remove several times as many
+FLUSH_TIMEOUT = 120  # seconds for a slow disk to take them, with all that others have written
 
 
 class GitSourceAdapter:
@@ -114,57 +118,74 @@ class GitSourceAdapter:
             await self._door.call(mirror.discard, timeout=REMOVE_TIMEOUT)
 
     async def _refresh(self, source: GitSource, mirror: Mirror, progress: Progress) -> Checkout:
-        """Fetch and export; a mirror that turns out damaged is made anew once."""
+        """Fetch and export; a mirror that turns out damaged is made anew once, room is made once."""
         while True:
-            existed = await self._open(mirror, source)
+            existed = mirror.exists
             try:
-                commit, listing = await self._obtain(source, mirror, progress)
+                room = room_for_fetch(self._git.directory, self._max_bytes)
+                await self._open(mirror, source)
+                commit, listing = await self._obtain(source, mirror, room, progress)
                 found = self._releases.find(mirror.path.stem, commit.sha)
                 return found or await self._export(mirror, commit, listing)
             except Missing as exc:
                 raise Refused(_not_found(source, str(exc))) from exc
+            except TooLarge as exc:
+                raise Refused(f"cannot fetch {source.url}: {exc}") from exc
             except TreeError as exc:
                 raise Refused(f"cannot export {source.url}: {exc}") from exc
+            except NoRoom as exc:
+                log.warning("source.no_room", url=source.url, reason=str(exc))
+                if not await self._door.call(self._releases.make_room, timeout=REMOVE_TIMEOUT):
+                    raise Refused(f"cannot fetch {source.url}: {exc}") from exc
             except Damaged as exc:
                 log.warning("source.mirror_damaged", url=source.url, reason=str(exc))
                 await self._door.call(mirror.discard, timeout=REMOVE_TIMEOUT)
                 if not existed:
                     raise Unavailable(f"cannot read what came from {source.url}: {exc}") from exc
 
-    async def _open(self, mirror: Mirror, source: GitSource) -> bool:
+    async def _open(self, mirror: Mirror, source: GitSource) -> None:
         try:
-            return await mirror.open(self._git)
+            await mirror.open(self._git)
         except Damaged as exc:
             raise Unavailable(f"cannot keep a mirror of {source.url}: {exc}") from exc
 
     async def _obtain(
-        self, source: GitSource, mirror: Mirror, progress: Progress
+        self, source: GitSource, mirror: Mirror, room: Room, progress: Progress
     ) -> tuple[Commit, bytes]:
         """The commit that is meant and its listing. One that is named in full may be here already."""
         if FULL_COMMIT.fullmatch(source.reference):
             with suppress(Damaged, Missing):
                 return await self._look_at(mirror, source.reference.lower())
-        return await self._look_at(mirror, await self._fetch(source, mirror, progress))
+        return await self._look_at(mirror, await self._fetch(source, mirror, room, progress))
 
-    async def _fetch(self, source: GitSource, mirror: Mirror, progress: Progress) -> str:
+    async def _fetch(
+        self, source: GitSource, mirror: Mirror, room: Room, progress: Progress
+    ) -> str:
         """What the reference means now, brought into the mirror; its name there."""
         log.info("source.fetching", url=source.url, reference=source.reference)
-        async with self._doorkeeper.let_in(self._git, source) as access:
+        git = replace(self._git, largest_file=room.limit)
+        async with self._doorkeeper.let_in(git, source) as access:
             remote = Remote(
                 url=source.url,
                 mirror=mirror,
                 access=access,
-                judge=lambda finished: self._judge(source, access, finished),
+                judge=lambda finished: self._judge(source, access, room, finished),
                 branches=self._branches.setdefault(source.url, set()),
                 progress=progress,
             )
-            return await remote.bring(source.reference)
+            try:
+                return await remote.bring(source.reference)
+            finally:
+                mirror.sweep()
 
-    def _judge(self, source: GitSource, access: Access, finished: Finished) -> Exception:
+    def _judge(
+        self, source: GitSource, access: Access, room: Room, finished: Finished
+    ) -> Exception:
         if finished.returncode == NOT_INSTALLED:
             return Refused(f"cannot fetch {source.url}: git is not installed")
         changed = self._host_keys.failure(source.url, finished.errors)
-        return changed or fetch_failure(source.url, finished.errors, access.secrets)
+        full = room.failure(finished.errors)
+        return changed or full or fetch_failure(source.url, finished.errors, access.secrets)
 
     async def _look_at(self, mirror: Mirror, name: str) -> tuple[Commit, bytes]:
         """The commit and the listing of its tree, both read at the same time."""
@@ -195,7 +216,7 @@ class GitSourceAdapter:
                 judge=lambda: self._door.call(judge, timeout=READ_TIMEOUT),
             )
             await self._warn(mirror, entries, tree)
-            done = self._releases.finish(tree, read_init_script(tree))
+            done = await self._complete(tree)
         finally:
             if tree.exists():
                 await self._door.call(self._releases.abandon, tree, timeout=REMOVE_TIMEOUT)
@@ -208,6 +229,16 @@ class GitSourceAdapter:
             bytes=sum(entry.size for entry in entries),
             took_s=round(time.monotonic() - started, 3),
         )
+        return done
+
+    async def _complete(self, tree: Path) -> Checkout:
+        """Names come last, after all that they stand for is on the disk."""
+        script = read_init_script(tree)
+        if script is not None:
+            self._releases.add_script(tree, script)
+        await self._door.call(flush_file_system, tree, timeout=FLUSH_TIMEOUT)
+        done = self._releases.finish(tree)
+        await self._door.call(flush_names, tree.parent, timeout=FLUSH_TIMEOUT)
         return done
 
     async def _warn(self, mirror: Mirror, entries: list[Entry], tree: Path) -> None:

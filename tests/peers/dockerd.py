@@ -30,7 +30,7 @@ class PrivateEngine:
 
     def __init__(self, root: Path, machine: Machine, data: Path) -> None:
         self._root = root
-        self._data = data
+        self.data = data
         self.machine = machine
         self.socket = root / "docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +81,7 @@ class PrivateEngine:
     def _options(self) -> list[str]:
         return [
             f"--host={self.host}",
-            f"--data-root={self._data}",
+            f"--data-root={self.data}",
             f"--exec-root={self._root / 'exec'}",
             f"--pidfile={self._root / 'docker.pid'}",
             "--max-download-attempts=1",  # the default waits more than a minute before it gives up

@@ -186,10 +186,8 @@ class Docker:
                 await engine.remove(container.id)
             await engine.collect([])
             engine.close()
-        for image in self.api.images():
-            names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
-            if any(name.startswith(self.registry.address) for name in names):
-                self.api.remove_image(image["Id"], force=True)
+        for image in self.registry.images_on(self.api):
+            self.api.remove_image(image, force=True)
 
 
 @asynccontextmanager

@@ -87,6 +87,14 @@ class FaultRegistry:
     def digest_of(self, name: str) -> str:
         return digest(self.manifests[name])
 
+    def images_on(self, engine: Any) -> set[str]:
+        """Ids of the images that an engine has under a name of this registry."""
+        names = {
+            row["Id"]: [*(row["RepoTags"] or ()), *(row["RepoDigests"] or ())]
+            for row in engine.images()
+        }
+        return {one for one, has in names.items() if any(n.startswith(self.address) for n in has)}
+
     def _add(self, name: str, config: bytes, layers: list[tuple[str, int]]) -> None:
         manifest = {
             "schemaVersion": 2,

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import structlog
 
 from almagent.adapters.git.history import read_blobs
+from almagent.adapters.git.room import check_room_for_tree
 from almagent.adapters.git.runner import Git, child, run
 from almagent.adapters.git.tree import (
     Entry,
@@ -31,7 +32,6 @@ INIT_SCRIPTS = ("mobingi-init.sh", "mobingi-install.sh")  # the first that is th
 MAX_INIT_SCRIPT = 1 << 20  # bytes
 MAX_ATTRIBUTES = 1 << 20  # bytes of a .gitattributes file that are looked at
 PIPE_SIZE = 1 << 20  # bytes that git may be ahead of tar
-BLOCK = 4096  # bytes; a file takes up whole blocks
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LFS_SIZES = range(100, 1024)  # bytes of a pointer; the specification allows less than 1024
@@ -40,7 +40,7 @@ _LFS_SIZES = range(100, 1024)  # bytes of a pointer; the specification allows le
 def judge_tree(
     mirror: Path, listing: bytes, into: Path, max_files: int, max_bytes: int
 ) -> list[Entry]:
-    """The entries of a listing that may be written below `into`. Raises TreeError, Damaged."""
+    """The entries of a listing that may be written below `into`. Raises TreeError, NoRoom, Damaged."""
     try:
         entries = check_entries(parse_listing(listing), max_files, max_bytes)
     except ValueError as exc:  # git has no size for an object that it cannot read
@@ -49,18 +49,8 @@ def judge_tree(
     targets = read_blobs(mirror, [link.sha for link in links]) if links else []
     names = [link.path for link in links]
     check_links(entries, dict(zip(names, map(os.fsdecode, targets), strict=True)))
-    _check_space(entries, into)
+    check_room_for_tree(entries, into)
     return entries
-
-
-def _check_space(entries: Sequence[Entry], into: Path) -> None:
-    disk = os.statvfs(into)
-    free = disk.f_bavail * disk.f_frsize
-    need = sum(-(-entry.size // BLOCK) * BLOCK for entry in entries)
-    if need > free:
-        raise TreeError(f"it needs {need} bytes, {free} are free in {into}")
-    if disk.f_files and len(entries) > disk.f_favail:
-        raise TreeError(f"it has {len(entries)} files, {disk.f_favail} can be made in {into}")
 
 
 async def write_tree(
@@ -68,7 +58,7 @@ async def write_tree(
 ) -> list[Entry]:
     """`git archive | tar`: no index, no hook, times of the commit; the entries that `judge` accepted.
 
-    It judges while git reads, before anything is written. Raises Damaged, TreeError.
+    It judges while git reads, before anything is written. Raises Damaged, TreeError, NoRoom.
     """
     theirs, ours = os.pipe()
     archive = git.command(mirror, "archive", "--format=tar", commit)

@@ -22,14 +22,20 @@ class Mirror:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    async def open(self, git: Git) -> bool:
-        """Make it if it is not there, remove what killed children left in it. True: it was there."""
-        existed = (self.path / "HEAD").exists()
-        if not existed:
+    @property
+    def exists(self) -> bool:
+        return (self.path / "HEAD").exists()
+
+    async def open(self, git: Git) -> None:
+        """Make it if it is not there, remove what children of a killed agent left in it."""
+        if not self.exists:
             await self._make(git)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what children left that failed or were killed: a pack that did not fit, for one."""
         for leftover in [path for pattern in _LEFTOVERS for path in self.path.glob(pattern)]:
             leftover.unlink(missing_ok=True)
-        return existed
 
     async def _make(self, git: Git) -> None:
         self.discard()

@@ -17,6 +17,8 @@ import structlog
 
 from almagent.ports import Checkout
 
+_SCRIPT_COPY = ".init.sh.tmp"
+
 log = structlog.get_logger(__name__)
 
 
@@ -29,6 +31,7 @@ class Releases:
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self._keep = keep
+        self._spare: set[Path] = set()  # kept only because they are recent, and not asked for since
 
     def sweep(self) -> None:
         """Remove what a killed agent left unfinished, exports and removals."""
@@ -41,8 +44,8 @@ class Releases:
         path = self.directory / f"{key}-{commit}"
         return self._checkout(path) if path.is_dir() else None
 
-    @staticmethod
-    def _checkout(path: Path) -> Checkout:
+    def _checkout(self, path: Path) -> Checkout:
+        self._spare.discard(path)
         _beside(path, ".used").touch()
         script = _beside(path, ".init.sh")
         commit = path.name.partition("-")[2]
@@ -55,35 +58,45 @@ class Releases:
         path.chmod(0o755)
         return path
 
-    def finish(self, unfinished: Path, script: bytes | None) -> Checkout:
-        """Put the init script beside the tree, then give the tree its name: now it is complete."""
-        name = unfinished.name.partition(".")[0]
-        path = unfinished.with_name(name)
-        if script is not None:
-            copy = _beside(unfinished, ".init.sh.tmp")
-            with copy.open("xb") as file:
-                file.write(script)
-                os.fchmod(file.fileno(), 0o755)
+    @staticmethod
+    def add_script(unfinished: Path, script: bytes) -> None:
+        with _beside(unfinished, _SCRIPT_COPY).open("xb") as file:
+            file.write(script)
+            os.fchmod(file.fileno(), 0o755)
+
+    def finish(self, unfinished: Path) -> Checkout:
+        """Give the init script and then the tree its name: now it is complete.
+
+        All of it has to be on the disk by now. A power cut could otherwise leave a tree that has its
+        name and not its content.
+        """
+        path = unfinished.with_name(unfinished.name.partition(".")[0])
+        copy = _beside(unfinished, _SCRIPT_COPY)
+        if copy.exists():
             copy.rename(_beside(path, ".init.sh"))
         unfinished.rename(path)
         return self._checkout(path)
 
     @staticmethod
     def abandon(unfinished: Path) -> None:
+        _beside(unfinished, _SCRIPT_COPY).unlink(missing_ok=True)
         _remove(unfinished)
 
     def collect(self, keep: Collection[str]) -> set[str]:
         """Remove all but `keep` (paths) and the most recent few; the keys of the repositories that remain."""
         recent = sorted(self._complete(), key=_last_used, reverse=True)
-        needed = {str(path) for path in recent[: self._keep]}.union(keep)
-        for path in recent:
-            if str(path) not in needed:
-                log.info("source.release_removed", path=str(path))
-                gone = path.rename(_beside(path, ".tmp"))
-                _beside(path, ".init.sh").unlink(missing_ok=True)
-                _beside(path, ".used").unlink(missing_ok=True)
-                _remove(gone)
+        self._spare = {path for path in recent[: self._keep] if str(path) not in keep}
+        for path in recent[self._keep :]:
+            if str(path) not in keep:
+                _remove_release(path)
         return {path.name.partition("-")[0] for path in self._complete()}
+
+    def make_room(self) -> bool:
+        """Remove those that only the last collection's count kept; False if there are none."""
+        spare, self._spare = self._spare, set()
+        for path in spare:
+            _remove_release(path)
+        return bool(spare)
 
     def _complete(self) -> list[Path]:
         return [path for path in self.directory.iterdir() if path.is_dir() and not path.suffix]
@@ -96,6 +109,14 @@ def _beside(path: Path, suffix: str) -> Path:
 def _last_used(path: Path) -> float:
     used = _beside(path, ".used")
     return used.stat().st_mtime if used.exists() else 0.0
+
+
+def _remove_release(path: Path) -> None:
+    log.info("source.release_removed", path=str(path))
+    gone = path.rename(_beside(path, ".tmp"))
+    _beside(path, ".init.sh").unlink(missing_ok=True)
+    _beside(path, ".used").unlink(missing_ok=True)
+    _remove(gone)
 
 
 def _remove(path: Path) -> None:

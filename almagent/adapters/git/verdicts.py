@@ -17,8 +17,6 @@ _NOT_TRUSTED = "the server's certificate is not trusted"
 _CUT = "the connection was cut"
 # Words of git 2.25 to 2.50, curl and OpenSSH with LC_ALL=C; the first that matches counts.
 _VERDICTS: tuple[tuple[str, type[PortError], str], ...] = (
-    (r"No space left on device|Disk quota exceeded", Refused, "no space left for it"),
-    (r"File too large", Refused, "it is larger than allowed"),
     (r"Authentication failed|could not read (Username|Password)", Refused, _NOT_LET_IN),
     (r"Permission denied|Too many authentication failures", Refused, _NOT_LET_IN),
     (r"returned error: 40[13]", Refused, _NOT_LET_IN),

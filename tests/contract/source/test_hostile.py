@@ -104,7 +104,8 @@ async def test_huge_pack(make_source: Make, repository: Repository, url: str, tm
     repository.commit({"huge.bin": os.urandom(1 << 22)})
     source = make_source(max_bytes=1 << 20)
     text = await refusal(source, GitSource(url), tmp_path / "state")
-    assert text == f"cannot fetch {url}: it is larger than allowed"
+    assert text == f"cannot fetch {url}: it is larger than 1048576 bytes"
+    assert list((tmp_path / "state/mirror").rglob("tmp_*")) == []
     repository.commit({"small": "x"}, fresh=True)
     await source.checkout(GitSource(url))
     packs = (tmp_path / "state/mirror").rglob("pack/*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -232,30 +233,63 @@ async def test_unfinished_exports_are_swept(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    (place).mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], check=True)
+def small_disk(make_source: Make, tmp_path: Path) -> Iterator[Path]:
+    """STATE_DIR on a file system of 12 MB."""
+    place = tmp_path / "state"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=True)
     yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", place], check=True)
 
 
+@pytest.mark.parametrize(
+    ("files", "filled", "need"),
+    [
+        ({f"f{n}": "x" * 8000 for n in range(1000)}, 0, "16580608 bytes"),  # packed it is small
+        ({"big": os.urandom(5 << 20)}, 0, r"more than [34]\d{6} bytes"),
+        ({"a": "1"}, 5 << 20, "more than 8388608 bytes"),
+    ],
+    ids=["tree", "pack", "full"],
+)
 async def test_full_disk(
-    make_source: Make, repository: Repository, url: str, tmp_path: Path, small_disk: Path
+    make_source: Make,
+    repository: Repository,
+    url: str,
+    small_disk: Path,
+    files: dict[str, str | bytes],
+    filled: int,
+    need: str,
 ):
-    """Refused with both figures before the export is begun; it goes on when there is space again."""
-    make_source()
-    (tmp_path / "state").rmdir()
-    (tmp_path / "state").symlink_to(small_disk)
-    source = make_source()
-    commit = repository.commit({f"f{n}": "x" * 8000 for n in range(600)})
-    with pytest.raises(Refused, match=r"it needs 4915200 bytes, \d+ are free in "):
-        await source.checkout(GitSource(url))
-    repository.commit({"big": os.urandom(6 << 20)})
-    with pytest.raises(Refused, match=f"cannot fetch {url}: no space left for it"):
+    """Refused with both figures, with nothing left of it; it goes on when there is space again."""
+    source, filler = make_source(), small_disk / "filler"
+    filler.write_bytes(bytes(filled))
+    commit = repository.commit(files)
+    with pytest.raises(Refused) as caught:
         await source.checkout(GitSource(url, "main"))
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    assert (await source.checkout(GitSource(url, commit))).commit == commit
+    words = f"cannot fetch {url}: it needs {need} of disk, \\d+ are free in {small_disk}"
+    assert re.match(words, str(caught.value))
+    assert os.statvfs(small_disk).f_bfree * 4096 > (11 << 20) - filled
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert (await source.checkout(GitSource(url, "main"))).commit == commit
+
+
+async def test_room_is_made_by_removing_what_is_kept_only_because_it_is_recent(
+    make_source: Make, repository: Repository, url: str, small_disk: Path
+):
+    source, done = make_source(keep_releases=5), []
+    for number in range(3):
+        repository.commit({"a": bytes([number]) * (1 << 20)})
+        done.append(await source.checkout(GitSource(url, "main")))
+    await source.collect([str(done[2].path)])
+    again = await source.checkout(GitSource(url, done[1].commit))  # it may be in use from now on
+    repository.commit({"a": bytes(3 << 19)})
+    newest = await source.checkout(GitSource(url, "main"))
+    assert [checkout.path.exists() for checkout in (*done, newest)] == [False, True, True, True]
+    assert again.path == done[1].path
+    repository.commit({"a": bytes(1 << 20)})
+    with pytest.raises(Refused, match="it needs 9437184 bytes of disk"):
+        await source.checkout(GitSource(url, "main"))
+    assert newest.path.exists()
 
 
 # --- clean-up ------------------------------------------------------------------------------------
