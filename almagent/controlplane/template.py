@@ -49,8 +49,9 @@ def sections(template: Template) -> dict[str, dict[str, Any]]:
 
 def with_vendor_of(template: Template, current: Template) -> Template:
     """`template` with the vendor that the stack was created with: it cannot be changed afterwards."""
-    vendor = {"vendor": current["vendor"]} if "vendor" in current else {}
-    return {**{key: value for key, value in template.items() if key != "vendor"}, **vendor}
+    if "vendor" in current:
+        return {**template, "vendor": current["vendor"]}
+    return {key: value for key, value in template.items() if key != "vendor"}
 
 
 def document(section: Mapping[str, Any], updated: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -64,6 +65,24 @@ async def test_updating_a_template_makes_a_version_and_ignores_the_vendor(api):
     }
     assert answer.json["version_id"] != first
     assert (await api.get(f"/v3/alm/template/{stack_id}")).json == SECOND
+
+
+async def test_a_template_comes_back_in_the_order_it_was_written(api):
+    stack_id, _ = await created(api)
+    await api.put(f"/v3/alm/template/{stack_id}", SECOND)
+    assert list((await api.get(f"/v3/alm/template/{stack_id}")).json) == list(SECOND)
+
+
+@pytest.mark.parametrize(
+    "form", [{"template": json.dumps(FIRST)}, {json.dumps(FIRST): ""}], ids=["value", "name"]
+)
+async def test_a_template_may_come_as_a_form(api, form):
+    answer = await api.post("/v3/alm/template", form, form=True)
+    assert answer.status == 201
+    assert (await api.get(f"/v3/alm/template/{answer.json['stack_id']}")).json == FIRST
+    assert (
+        await api.put(f"/v3/alm/template/{answer.json['stack_id']}", form, form=True)
+    ).status == 202
 
 
 async def test_versions_are_listed_newest_first(api):

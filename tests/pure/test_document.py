@@ -124,6 +124,17 @@ def test_unknown_fields_are_ignored():
     assert spec_of(version="2017-02-01", monitoring={"x": [1]}) == spec_of()
 
 
+@pytest.mark.parametrize("field", ["environment_variables", "users", "addons", "storage"])
+@pytest.mark.parametrize("empty", [[], {}, None, ""], ids=json.dumps)
+def test_an_empty_value_is_none_however_it_is_encoded(field, empty):
+    assert spec_of(**{field: empty}) == spec_of()
+
+
+def test_a_key_without_use_is_not_judged():
+    broken = "-----BEGIN PRIVATE ..."
+    assert spec_of(gitRepo="https://h/r", gitPrivateKey=broken) == spec_of(gitRepo="https://h/r")
+
+
 # --- revision ------------------------------------------------------------------------------------
 
 FULL: dict[str, Any] = {
@@ -218,10 +229,11 @@ def test_revision_does_not_tell_the_environment():
 # --- secrets -------------------------------------------------------------------------------------
 
 
-def test_secrets_do_not_show():
+@pytest.mark.parametrize("repository", [f"https://{CANARY}:{CANARY}@h/r", "git@h:r"])
+def test_secrets_do_not_show(repository):
     spec = spec_of(
         environment_variables={"A": CANARY},
-        gitRepo=f"https://{CANARY}:{CANARY}@h/r",
+        gitRepo=repository,
         gitPrivateKey=KEY,
         registryUsername="u",
         registryPassword=CANARY,
@@ -385,7 +397,7 @@ BAD_VALUES: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("field", "value"), BAD_VALUES, ids=lambda value: ascii(value)[:40])
 def test_bad_value_is_refused_by_field_and_reason_and_is_not_shown(field, value):
-    basis = {"image": "nginx", "gitRepo": "https://h/r"}
+    basis = {"image": "nginx", "gitRepo": "git@h:r"}
     text = refusal(json.dumps({**basis, field: value}).encode())
     assert text.startswith(f"{field}: ")
     assert CANARY not in text

@@ -35,8 +35,15 @@ async def fields(request: web.Request) -> Fields:
 
 
 async def json_object(request: web.Request) -> Any:
-    """The body as JSON, whatever its label says. Raises Malformed."""
-    return jsontext.parse(await _text(request), "request body")
+    """The body as JSON, whatever its label says, or a form whose one field is JSON. Raises Malformed.
+
+    `curl --data-urlencode @template.json` sends it as a name without a value.
+    """
+    text = await _text(request)
+    if text.lstrip()[:1] not in ("{", "[") and not _labelled_json(request):
+        form = parse_qsl(text, keep_blank_values=True)
+        text = form[0][1] or form[0][0] if len(form) == 1 else text
+    return jsontext.parse(text, "request body")
 
 
 def required(found: Fields, *names: str) -> tuple[str, ...]:
