@@ -27,6 +27,8 @@ SOCKET = Path("/var/run/docker.sock")
 HOME = Path("/var/tmp/almagent-engine")  # noqa: S108  made by root, refused if it is there already
 PID = HOME / "docker.pid"
 LOG = HOME / "dockerd.log"
+# Made by every engine, whatever its exec-root.
+DIRECTORIES = ("/run/docker/plugins", "/run/docker", "/run/containerd/s", "/run/containerd")
 BEFORE = HOME / "network-before.json"
 
 LOCK_SECONDS = 180
@@ -137,6 +139,7 @@ def end(pid: int = 0) -> None:
     with suppress(OSError, ValueError):
         pid = int(PID.read_text())
     if pid and is_ours(pid):
+        empty()
         os.kill(pid, signal.SIGTERM)
         try:
             wait(STOP_SECONDS, lambda: not is_ours(pid), "")
@@ -147,8 +150,28 @@ def end(pid: int = 0) -> None:
         SOCKET.unlink(missing_ok=True)
     with suppress(OSError, ValueError):
         docker_network.restore(json.loads(BEFORE.read_text()))
+    for directory in DIRECTORIES:
+        with suppress(OSError):
+            Path(directory).rmdir()  # unless something of another's is in it
     unmount_below(HOME)
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+def empty() -> None:
+    """What a killed command has left in it: with it go the bridges and rules that the engine made for it."""
+    kinds = (("container", ["--all"], ["--force"]), ("network", ["--filter", "type=custom"], []))
+    for kind, options, force in kinds:
+        docker = ["docker", "--host", f"unix://{SOCKET}", kind]
+        with suppress(subprocess.TimeoutExpired):  # it hangs: then SIGTERM and SIGKILL are left
+            if listed := say([*docker, "ls", "--quiet", *options]):
+                say([*docker, "rm", *force, *listed.split()])
+
+
+def say(command: list[str]) -> str:
+    """What it prints. Raises TimeoutExpired."""
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=STOP_SECONDS
+    ).stdout
 
 
 def is_ours(pid: int) -> bool:

@@ -20,6 +20,7 @@ def state() -> dict[str, Any]:
     return {
         "bridge": BRIDGE in {name for _, name in socket.if_nameindex()},
         "forwarding": FORWARDING.read_text(),
+        "tables": sorted(tables()),
         "rules": {f"{tool} {table}": saved(tool, table) for tool in VARIANTS for table in TABLES},
     }
 
@@ -34,6 +35,15 @@ def restore(before: dict[str, Any]) -> None:
         if "DOCKER" not in old:
             script = undo(table, old, saved(tool, table))
             subprocess.run([f"{tool}-restore", "--noflush"], input=script, text=True, check=False)
+    for name in sorted(tables() - set(before["tables"])):
+        if is_left_behind(name):
+            subprocess.call(["nft", "delete", "table", *name.split()])
+
+
+def tables() -> set[str]:
+    """As nftables has them: `ip nat`. iptables-legacy keeps its own elsewhere, and for good."""
+    answer = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)
+    return {line.split(" ", 1)[1] for line in answer.stdout.splitlines()}
 
 
 def saved(tool: str, table: str) -> str:
@@ -41,6 +51,16 @@ def saved(tool: str, table: str) -> str:
         [f"{tool}-save", "-t", table], capture_output=True, text=True, check=False
     )
     return answer.stdout
+
+
+def is_left_behind(name: str) -> bool:
+    """An agent's that was killed, for its engine has just ended; or one of iptables with nothing in it."""
+    family, table = name.split()
+    tool = {"ip": "iptables", "ip6": "ip6tables"}.get(family, "")
+    if not tool or table not in TABLES:
+        return table.startswith("almagent_")
+    lines = [line for line in saved(tool, table).splitlines() if line.startswith((":", "-A"))]
+    return all(re.match(r":\S+ ACCEPT", line) for line in lines)
 
 
 def undo(table: str, old: str, new: str) -> str:

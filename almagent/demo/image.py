@@ -108,7 +108,10 @@ def _add(
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """Owned by root, whoever owns it on this host."""
-    return entry.replace(uid=0, gid=0, uname="", gname="", mode=0o755)
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mode = 0o755
+    return entry
 
 
 def _static_busybox() -> Path:

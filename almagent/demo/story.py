@@ -96,8 +96,7 @@ async def leave_on_spot_notice(stage: Stage) -> None:
         raise DemoError(f"cannot see the answer to the request that was under way: {trouble}")
     stage.screen.tick("a request of four seconds that was under way was answered")
     await stage.hear("terminated", before, serving)
-    if await stage.page() or await stage.containers():
-        raise DemoError("cannot see that the container is gone: something still serves")
+    await stage.until("no container is left", lambda: _nothing_serves(stage))
     stage.screen.tick("no container is left, nothing answers any more")
     await stage.agent.stop()
     if (end := stage.agent.how_it_ended()) != "with exit code 0":
@@ -117,6 +116,10 @@ def show_load(stage: Stage, load: Load) -> None:
 def show_status_calls(stage: Stage) -> None:
     stage.screen.heading("The status calls that the control plane received")
     stage.screen.text(rendered(stage.heard(), stage.begun, stage.screen.width))
+
+
+async def _nothing_serves(stage: Stage) -> bool:
+    return not await stage.page() and not await stage.containers()
 
 
 async def _another_serves(stage: Stage, old: str) -> str:

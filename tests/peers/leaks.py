@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -44,14 +45,20 @@ def engine_objects() -> set[str]:
 
 
 def clear(session: str) -> None:
-    """Remove the session's images, and first the containers of them that should not be there."""
-    label = {"label": f"{LABEL}={session}"}
+    """Remove the session's images, and first all that should not be there any more."""
+    for number, _ in _marked(session):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
     with _engine() as api:
         if api is None:
             return
-        for container in api.containers(all=True, filters=label):
-            api.remove_container(container["Id"], force=True, v=True)
-        for image in api.images(filters=label):
+        for container in api.containers(all=True):
+            if session in _owner(container["Labels"]):
+                api.remove_container(container["Id"], force=True, v=True)
+        for network in api.networks():
+            if session in _owner(network["Labels"]):
+                api.remove_network(network["Id"])
+        for image in api.images(filters={"label": f"{LABEL}={session}"}):
             api.remove_image(image["Id"], force=True)
 
 
@@ -77,7 +84,10 @@ def nft_tables() -> set[str]:
 
 def processes(session: str) -> set[str]:
     """Processes that carry the session's mark, however they were detached from it."""
-    found = set()
+    return {f"process {number} {command}" for number, command in _marked(session)}
+
+
+def _marked(session: str) -> Iterator[tuple[int, str]]:
     mark = f"{MARK}={session}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -85,7 +95,6 @@ def processes(session: str) -> set[str]:
         try:
             if mark in (entry / "environ").read_bytes().split(b"\0"):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                found.add(f"process {entry.name} {command}")
+                yield int(entry.name), command
         except OSError:
             continue  # ended meanwhile, or not ours to read
-    return found
