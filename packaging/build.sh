@@ -8,6 +8,7 @@
 #   PYTHON             interpreter the package is for and depends on (default /usr/bin/python3)
 #   PYTHON_TREE        a relocatable CPython tree to ship in its place: one package for all distributions
 #   FORMATS            default "deb rpm"
+#   MAINTAINER         who answers for this build: "Name <address>" (default: an address that reaches nobody)
 #   RELEASE            revision of the package itself (default 1)
 #   SOURCE_DATE_EPOCH  seconds; equal sources and equal times give equal packages (default: last commit)
 set -euo pipefail
@@ -20,6 +21,7 @@ output=$(cd "${1:-dist}" && pwd)
 FORMATS=${FORMATS:-deb rpm}
 PYTHON=${PYTHON:-/usr/bin/python3}
 PYTHON_TREE=${PYTHON_TREE:-}
+export MAINTAINER=${MAINTAINER:-The almagent authors <almagent@example.org>}
 export RELEASE=${RELEASE:-1}
 # Without a history: the earliest time that every archive format can hold.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
@@ -87,6 +89,8 @@ add_host_files() {
     install -D -m 644 LICENSE "$root/usr/share/licenses/almagent/LICENSE"
     install -D -m 644 packaging/cloud-init/user-data.yaml \
         "$root/usr/share/doc/almagent/examples/user-data.yaml"
+    install -D -m 644 docs/migration.md "$root/usr/share/doc/almagent/migration.md"
+    chmod -R u=rwX,go=rX "$root" # whatever the umask of the checkout was
     chmod 755 "$root/usr/bin/almagent"
     find "$root" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 }
