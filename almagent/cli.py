@@ -21,10 +21,21 @@ COMMANDS = {
     "plan": "show what `run` would do now and why, changing nothing",
     "status": "ask the running agent how it is",
     "doctor": "check everything the agent needs, with the fix for what is wrong",
-    "register": "write the settings of this host, prove them and report it",
+    "register": "prove this host's credentials, report it and write its settings file",
     "stop": "drain, stop and remove this agent's containers and routes",
     "demo": "show the whole loop on this machine, with no cloud and no network",
     "controlplane": "serve the self-hosted ALM API from one SQLite file",
+}
+
+EXIT_CODES = {
+    "run": "0 ended in good order (--once: converged), 1 failed, 2 settings",
+    "plan": "0 nothing to do, 3 changes, 1 cannot tell, 2 settings or document",
+    "status": "0, 3 the agent is not running, 1 it cannot be asked",
+    "doctor": "0 nothing fails, 1 something does",
+    "register": "0 registered, 1 the API cannot be asked or refuses, 2 settings",
+    "stop": "0 all is gone and reported, 1 not, 2 settings",
+    "demo": "0 all went as it should, 1 not",
+    "controlplane": "0 ended in good order, 1 cannot serve",
 }
 
 FAILED = 1
@@ -64,13 +75,18 @@ def _parser(name: str | None, module: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="almagent",
         description="Runs the container of this host's layer and keeps it running.",
+        epilog="`almagent COMMAND --help` tells the rest. When something is wrong: `almagent doctor`.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"almagent {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command, summary in COMMANDS.items():
         subparser = commands.add_parser(
-            command, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+            command,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"exit code: {EXIT_CODES[command]}",
+            allow_abbrev=False,
         )
         if command == name:
             module.add_arguments(subparser)

@@ -14,7 +14,7 @@ from os import _exit as hard_exit
 
 import structlog
 
-from almagent.adapters.store import Lock
+from almagent.alone import lock_in
 from almagent.core.memory import Memory
 from almagent.core.model import AgentStatus, AgentWord, Leave, Run
 from almagent.local import Local, Surface
@@ -25,6 +25,7 @@ from almagent.ports import PortError, Progress, no_progress
 from almagent.service import keep_informed
 from almagent.settings import Settings
 from almagent.watchers import watch_changes
+from almagent.wiring import former_role
 
 STOP_TIMEOUT = 4.5  # seconds from the signal to the exit, whatever hangs
 LAST_WORDS = 2.0  # seconds to hand over statuses that wait when the agent stops ...
@@ -66,7 +67,7 @@ class Agent:
         self._asked_to_leave = asyncio.Event()
         self._gone = asyncio.Event()
         self._outcome = Outcome.STOPPED
-        self._lock = Lock(settings.runtime_dir / "almagent.lock")
+        self._lock = lock_in(settings.runtime_dir)
 
     async def run(self) -> Outcome:
         """Until the goal is reached or a signal comes. Raises Refused: another one runs."""
@@ -85,6 +86,8 @@ class Agent:
         return self._outcome
 
     async def _serve(self, parts: Parts) -> None:
+        if self._goal is not Goal.LEAVE:  # before anything that the loops have to say
+            parts.offer([AgentStatus(AgentWord.STARTING)], force=True)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -112,6 +115,8 @@ class Agent:
             "leave": lambda: self._leave_when_asked(parts),
             "inform the service manager": lambda: self._keep_informed(parts),
             "watch containers": lambda: self._watch(parts, "containers", parts.engine.changes),
+            "look for the cloud": parts.look_for_cloud,
+            "begin anew": lambda: self._begin_anew(parts),
         }
         if parts.router is not None:
             changes = parts.router.changes
@@ -134,7 +139,6 @@ class Agent:
         parts.poll_beat(wait + self.settings.api.timeout)
         await asyncio.sleep(wait)
         self._contact.set()
-        parts.offer([AgentStatus(AgentWord.STARTING)], force=True)
         await parts.reporter.attempted.wait()
         await parts.documents.run()
 
@@ -176,6 +180,12 @@ class Agent:
         self._gone.set()
         await asyncio.Event().wait()
 
+    async def _begin_anew(self, parts: Parts) -> None:
+        """As after a restart: the cloud lets this instance live, or tells only now who it is."""
+        await parts.anew.wait()
+        self.reload()
+        await asyncio.Event().wait()
+
     async def _until_gone(self, parts: Parts) -> None:
         parts.poll_beat(math.inf)
         self._contact.set()
@@ -191,14 +201,18 @@ class Agent:
         await asyncio.Event().wait()
 
     async def _until_converged(self, parts: Parts) -> None:
+        """A failure ends it one tick after it was met: by then it is offered as a status."""
         reconciler = parts.reconciler
         await parts.documents.polled.wait()
+        reason = ""
         while True:
             reconciler.ticked.clear()
-            reason = self._why_failed(parts)
-            if reason:
+            before, reason = reason, self._why_failed(parts)
+            if reason and reason == before:
                 log.error("once.failed", reason=reason)
                 self.end(Outcome.FAILED)
+            elif reason:
+                reconciler.wake()
             elif reconciler.settled:
                 self.end(Outcome.STOPPED)
             await reconciler.ticked.wait()
@@ -250,6 +264,16 @@ async def _endless(name: str, loop: Callable[[], Awaitable[None]]) -> None:
     """A loop that returns is a bug, and a bug ends the agent: the service manager starts it again."""
     await loop()
     raise RuntimeError(f"the loop {name!r} has ended")
+
+
+async def serve(settings: Settings, redactor: Redactor, goal: Goal) -> Outcome:
+    """As `run`. On a host that worked for another stack or flag, what served that one leaves first."""
+    former = former_role(settings)
+    if former is not None:
+        log.warning("agent.role_changed", former_stack=former.stack_id, former_flag=former.flag)
+        if await run(former, redactor, Goal.LEAVE) is Outcome.FAILED:
+            return Outcome.FAILED
+    return await run(settings, redactor, goal)
 
 
 async def run(

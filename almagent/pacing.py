@@ -16,6 +16,8 @@ from contextlib import suppress
 
 from almagent.core.backoff import RETRY_CAP, full_jitter
 
+PATIENCE = 5  # failures in a row at the host's own moments, which cost what polls cost, before it slows down
+
 
 class Phase:
     """One host's moments for one kind of call. `chance` gives a random number in [0, 1).
@@ -47,12 +49,14 @@ class Phase:
         return max(full_jitter(self.failures, self._chance(), cap=cap), self._asked_to_wait)
 
     def next_wait(self, now: float) -> float:
-        """Seconds to the host's next moment, after a failure to one that comes later.
+        """Seconds to the host's next moment, after many failures to one that comes later.
 
         At most the interval, after failures 300 s, or one interval more than the API asked for.
         """
         period = min(self._interval, RETRY_CAP) if self.failures else self._interval
-        earliest = now + self.retry_wait(max(RETRY_CAP - period, 0.0))
+        cap = max(RETRY_CAP - period, 0.0)
+        slower = full_jitter(self.failures - PATIENCE, self._chance(), cap=cap)
+        earliest = now + max(slower, self._asked_to_wait)
         moment = (math.floor(earliest / period - self._place) + 1 + self._place) * period
         return moment - now
 

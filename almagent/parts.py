@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from almagent.adapters.engine import DockerEngine
 from almagent.adapters.metadata import Cloud
 from almagent.adapters.router import NftRouter
 from almagent.adapters.store import FileStore, agent_id
+from almagent.core.cast import Strategy
 from almagent.core.model import AgentStatus, Spec, Status
 from almagent.core.notices import Departure
 from almagent.core.secrecy import secrets_of
@@ -23,10 +25,17 @@ from almagent.preparer import Preparer
 from almagent.reconciler import Reconciler
 from almagent.reporter import Reporter
 from almagent.settings import Settings
-from almagent.state import State, boot_id
+from almagent.state import Place, Role, State, boot_id
 from almagent.status import LastWords, Overview, Who
-from almagent.watchers import DocumentWatcher, InterruptionWatcher
-from almagent.wiring import choose_router, detect_cloud, make_api, make_engine, make_source, policy
+from almagent.watchers import DocumentWatcher, InterruptionWatcher, look_for_cloud
+from almagent.wiring import (
+    choose_strategy,
+    detect_cloud,
+    make_api,
+    make_engine,
+    make_source,
+    policy,
+)
 
 TICK = 180.0  # seconds that one action may take: removing many images is the longest
 HUNG = 60.0  # seconds after which a Docker engine that answers nothing at all is worth a restart
@@ -43,8 +52,16 @@ async def assemble(s: Settings, redactor: Redactor, progress: Progress) -> Parts
         watch(request, outcome, seconds)
 
     engine = make_engine(s, docker_called)
-    router = await choose_router(s, engine)
-    cloud, instance_id = await detect_cloud(s, metrics.calls_to("metadata"))
+    strategy, router = await choose_strategy(s, engine)
+    state = State(
+        FileStore(s.state_dir / "state.json"),
+        boot_id(),
+        Role(s.stack_id, s.flag),
+        drain_on_rebalance=s.cloud.on_rebalance == "drain",
+    )
+    cloud, instance_id = await detect_cloud(s, state.place, metrics.calls_to("metadata"))
+    if cloud is not None:
+        state.place = Place(cloud.name, instance_id)
     return Parts(
         s,
         redactor,
@@ -52,6 +69,8 @@ async def assemble(s: Settings, redactor: Redactor, progress: Progress) -> Parts
         metrics=metrics,
         health=health,
         engine=engine,
+        state=state,
+        strategy=strategy,
         router=router,
         cloud=cloud,
         instance_id=instance_id,
@@ -68,6 +87,8 @@ class Parts:
         metrics: Metrics,
         health: Health,
         engine: DockerEngine,
+        state: State,
+        strategy: Strategy,
         router: NftRouter | None,
         cloud: Cloud | None,
         instance_id: str,
@@ -76,19 +97,16 @@ class Parts:
         self._redactor = redactor
         self.metrics, self.health = metrics, health
         self.engine, self.router = engine, router
+        self.state = state
+        self.anew = asyncio.Event()  # set when all is to begin as after a restart
         self.last_words = LastWords()
-        self.state = State(
-            FileStore(s.state_dir / "state.json"),
-            boot_id(),
-            drain_on_rebalance=s.cloud.on_rebalance == "drain",
-        )
         self.api = make_api(
             s,
             agent_id=agent_id(s.state_dir, instance_id),
             instance_id=instance_id,
             on_call=metrics.calls_to("api"),
         )
-        self.policy = policy(s, switching=router is not None)
+        self.policy = policy(s, strategy)
         self.report_beat = health.register("report", s.api.timeout)
         self.reporter = Reporter(
             self.state.outbox,
@@ -156,8 +174,20 @@ class Parts:
             reconciler=self.reconciler,
             offer=self.offer,
             chance=random.random,
+            begin_anew=self.anew.set,
             beat=self.health.register("watch interruptions", cloud.longest_call),
         )
+
+    async def look_for_cloud(self) -> None:
+        if self._settings.cloud.provider == "none" or self.api.instance_id:
+            await asyncio.Event().wait()
+        await look_for_cloud(self._find_cloud, self.anew.set)
+
+    async def _find_cloud(self) -> bool:
+        """Whether it tells by now who this instance is."""
+        on_call = self.metrics.calls_to("metadata")
+        _, instance_id = await detect_cloud(self._settings, self.state.place, on_call)
+        return bool(instance_id)
 
     def _phase_of(self, what: str) -> Phase:
         """Moments of its own for each kind of call, so that they do not add up to a peak."""

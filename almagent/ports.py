@@ -177,6 +177,9 @@ class Router(Protocol):
     async def clear(self) -> None:
         """Remove everything that is ours."""
 
+    async def probe(self, port: int, address: str) -> bool:
+        """Whether a new connection to 127.0.0.1:`port` arrives at `address`. Raises Unavailable."""
+
     def changes(self) -> AsyncIterator[None]:
         """Yields when somebody may have changed the rules, for ever."""
 

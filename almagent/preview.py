@@ -24,8 +24,8 @@ from almagent.ports import Progress, Refused, Router, no_progress
 from almagent.preparer import Preparer
 from almagent.reconciler import Reconciler
 from almagent.settings import Settings
-from almagent.state import State, boot_id
-from almagent.wiring import choose_router, make_api, make_engine, policy
+from almagent.state import Role, State, boot_id
+from almagent.wiring import choose_strategy, make_api, make_engine, policy
 
 
 async def ask_document(settings: Settings) -> bytes:
@@ -40,13 +40,14 @@ async def ask_document(settings: Settings) -> bytes:
 async def preview(settings: Settings, document: bytes, redactor: Redactor) -> Explanation:
     """Raises DocumentError, PortError."""
     spec = parse(document)
-    state = State(_Frozen(peek(settings.state_dir / "state.json")), boot_id())
+    role = Role(settings.stack_id, settings.flag)
+    state = State(_Frozen(peek(settings.state_dir / "state.json")), boot_id(), role)
     for known in (*state.specs.values(), *([spec] if spec else [])):
         redactor.learn(*secrets_of(known))
     engine = make_engine(settings)
     try:
-        router = await choose_router(settings, engine, unsupported_it_seems)
-        rules = policy(settings, switching=router is not None)
+        strategy, router = await choose_strategy(settings, engine, unsupported_it_seems)
+        rules = policy(settings, strategy)
         reconciler = _reconciler(engine, router, state, rules)
         if spec is None:
             reconciler.fall_back()

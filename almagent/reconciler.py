@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import structlog
 
-from almagent.core.actions import RunHook
+from almagent.core.actions import Adopt, Route, RunHook, Switch
 from almagent.core.backoff import pause
-from almagent.core.memory import forget_gone
+from almagent.core.memory import forget_gone, stayed
 from almagent.core.model import (
     AgentStatus,
     AgentWord,
@@ -27,6 +27,7 @@ from almagent.core.model import (
     Spec,
     State,
     Status,
+    Target,
 )
 from almagent.core.planner import Plan, Policy, lost_first, plan
 from almagent.core.reports import statuses
@@ -72,6 +73,7 @@ class Reconciler:
         self._beat = beat
         self._clock = clock
         self._awake = asyncio.Event()
+        self._looking = False  # a tick is under way
         self._troubles = 0  # ticks in a row that met a neighbour in trouble
         self._last = Plan()
         self._defined: Spec | None = None  # by the last document; None: none came since the start
@@ -113,9 +115,10 @@ class Reconciler:
     @property
     def settled(self) -> bool:
         """The last tick saw the latest news, had nothing to do and nothing to wait for."""
-        waiting = self._awake.is_set() or isinstance(self._preparer.state, Preparing)
+        news = self._awake.is_set() or self._looking
+        waiting = isinstance(self._preparer.state, Preparing)
         idle = not self._last.actions and self._last.wake_at is None
-        return self.seen is not None and idle and not waiting
+        return self.seen is not None and idle and not news and not waiting
 
     @property
     def gone(self) -> bool:
@@ -138,17 +141,21 @@ class Reconciler:
     async def tick(self) -> float:
         """Seconds until the next tick, if nothing wakes us before."""
         self._awake.clear()
+        self._looking = True
         try:
             seen, todo = await self.think()
-            self._say(seen)
+            if not any(isinstance(action, Adopt) for action in todo.actions):
+                self._say(seen)  # else memory was lost: who serves is known from the next tick on
             for action in todo.actions:
                 self._beat(action.limit if isinstance(action, RunHook) else 0.0)
                 if not await self._executor.execute(action):
                     break
+            await self._check_routes(todo)
             await self._leave_nothing(todo)
         except PortError as exc:
             return self._in_trouble(exc)
         finally:
+            self._looking = False
             self._durable.save()
         return self._done(todo)
 
@@ -157,6 +164,8 @@ class Reconciler:
         self.seen = seen = await self._observe()
         self.seen_at = self._clock()
         memory = forget_gone(self._durable.memory, {c.id for c in seen.containers})
+        if isinstance(self.desired, Run):
+            memory = stayed(memory)
         self._durable.memory = memory
         wanted = lost_first(self.desired, seen, memory, self._durable.specs)
         return seen, plan(wanted, seen, memory, self._policy, self._clock())
@@ -197,6 +206,31 @@ class Reconciler:
             self.seen is None or memory.active not in {c.id for c in self.seen.containers}
         )
         return memory.release.ports if lost and memory.release else ()
+
+    async def _check_routes(self, todo: Plan) -> None:
+        """Foreign rules may take a port before ours do, which what the kernel lists of ours does not show."""
+        router, before = self._router, self.problems.get("routes", "")
+        pointed = any(isinstance(action, Switch | Route) for action in todo.actions)
+        if router is None or not (pointed or before):
+            return
+        routes = await router.routes()
+        taken = [port for port, t in routes.items() if await self._is_taken(router, port, t)]
+        self.problems.pop("routes", None)
+        if taken:
+            ports = ", ".join(map(str, taken))
+            text = f"cannot serve port {ports}: other NAT rules of this host come first"
+            self.problems["routes"] = text
+            if text != before:
+                log.warning("routes.taken", ports=taken)
+
+    async def _is_taken(self, router: Router, port: int, target: Target) -> bool:
+        """The container accepts on the port, but a client of the host meets somebody else there."""
+        if not await self._sockets.accepts(target.address, [port], PROBE_TIMEOUT):
+            return False
+        try:
+            return not await router.probe(port, target.address)
+        except PortError:  # connection tracking cannot be asked here
+            return False
 
     async def _leave_nothing(self, todo: Plan) -> None:
         """The last container has gone: what was there for all of them goes too, once."""

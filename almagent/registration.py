@@ -9,12 +9,13 @@ from almagent.adapters.store import agent_id, replace
 from almagent.core.model import AgentStatus, AgentWord
 from almagent.ports import Unavailable
 from almagent.settings import Settings
+from almagent.state import Place
 from almagent.wiring import detect_cloud, make_api
 
 
 async def register(settings: Settings, file: Path, text: str) -> str:
     """The agent's id. Raises PortError; then `file` is as it was before."""
-    _, instance_id = await detect_cloud(settings)
+    _, instance_id = await detect_cloud(settings, Place())
     api = make_api(settings, instance_id=instance_id)
     try:
         await api.fetch_document()  # the credentials are proved before anything is left on the disk

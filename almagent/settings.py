@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.fields import FieldInfo
 
+from almagent.clouds import CLOUDS
 from almagent.core.model import Secret
 
 DEFAULT_SECRET_FILE = Path("/etc/almagent/client_secret")
+PROVIDERS = ("auto", *CLOUDS, "none")
 
 
 def _name(text: str) -> str:
@@ -62,6 +64,12 @@ def _engine_address(text: str) -> str:
     raise ValueError
 
 
+def _provider(text: str) -> str:
+    if text not in PROVIDERS:
+        raise ValueError
+    return text
+
+
 def _listen_address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if text and not (host and port.isascii() and port.isdigit() and int(port) < 65536):
@@ -105,6 +113,9 @@ EngineAddress = Annotated[
     AfterValidator(_engine_address),
     Field(description="unix:///path/to/socket or tcp://host:port"),
 ]
+Provider = Annotated[
+    str, AfterValidator(_provider), Field(description=f"one of {', '.join(PROVIDERS)}")
+]
 ListenAddress = Annotated[
     str, AfterValidator(_listen_address), Field(description='host:port, or "" for none')
 ]
@@ -132,7 +143,7 @@ class Api(Group):
 
 
 class Cloud(Group):
-    provider: Literal["auto", "aws", "gcp", "azure", "alicloud", "k5", "none"] = "auto"
+    provider: Provider = "auto"
     endpoint: OptionalHttpUrl = ""  # metadata base URL; empty: the cloud's own
     poll_interval: float = _seconds(5, low=0.1, high=3600)
     on_rebalance: Literal["report", "drain"] = "report"

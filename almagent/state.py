@@ -6,8 +6,9 @@ A part that cannot be read back is dropped and the rest is kept: the worst that 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -25,19 +26,41 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _memory = TypeAdapter(Memory)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this host is, as it was last found."""
+
+    cloud: str = ""  # its name, "" before one was found
+    instance_id: str = ""  # "" when it is not known to be that of this boot: disks are cloned
+
+
+class Role(NamedTuple):
+    """For whom the host works."""
+
+    stack_id: str
+    flag: str
+
+
 class State:
     """Parts are read and changed by their owners; `save` writes them all, when anything has changed."""
 
-    def __init__(self, store: Store, boot_id: str, *, drain_on_rebalance: bool = False) -> None:
+    def __init__(
+        self, store: Store, boot_id: str, role: Role, *, drain_on_rebalance: bool = False
+    ) -> None:
+        """What was remembered in another role is void, but for what concerns the host."""
         self._store = store
         self._boot_id = boot_id
+        self._role = role
         raw = store.load()
+        if role_in(raw) not in {None, role}:
+            raw = {name: raw[name] for name in ("boot_id", "notices", "place") if name in raw}
         self.memory = self._load_memory(raw)
         self.outbox = Outbox.from_dict(_part(raw, "outbox"))
         self.notices = NoticeBook.restore(
             _part(raw, "notices"), time.time(), drain_on_rebalance=drain_on_rebalance
         )
         self.specs = _load_specs(_part(raw, "specs"))
+        self.place = self._load_place(raw)
         self._saved: dict[str, object] = raw
 
     def save(self) -> bool:
@@ -64,11 +87,20 @@ class State:
     def _compose(self) -> dict[str, object]:
         return {
             "boot_id": self._boot_id,
+            "role": list(self._role),
             "memory": _memory.dump_python(self.memory, mode="json"),
             "outbox": self.outbox.to_dict(),
             "notices": self.notices.as_dict(),
             "specs": {revision: _dump_spec(spec) for revision, spec in self.specs.items()},
+            "place": asdict(self.place),
         }
+
+    def _load_place(self, raw: dict[str, object]) -> Place:
+        match _part(raw, "place"):
+            case {"cloud": str(cloud), "instance_id": str(instance_id)}:
+                same_boot = raw.get("boot_id") == self._boot_id
+                return Place(cloud, instance_id if same_boot else "")
+        return Place()
 
     def _load_memory(self, raw: dict[str, object]) -> Memory:
         try:
@@ -77,6 +109,14 @@ class State:
             log.warning("state.memory_dropped", problems=exc.error_count())
             return Memory()
         return memory if raw.get("boot_id") == self._boot_id else _after_reboot(memory)
+
+
+def role_in(raw: dict[str, object]) -> Role | None:
+    """The one that a state was written in, None: not noted."""
+    match raw.get("role"):
+        case [str(stack_id), str(flag)]:
+            return Role(stack_id, flag)
+    return None
 
 
 def boot_id() -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
-from almagent.core.backoff import full_jitter
+from almagent.core.backoff import RETRY_CAP, full_jitter
+from almagent.core.backoff import pause as growing_pause
 from almagent.core.document import DocumentError, parse
 from almagent.core.model import AgentStatus, AgentWord, Leave, Spec, Status
-from almagent.core.notices import Departure, NoticeBook, budget
+from almagent.core.notices import Departure, NoticeBook, budget, stays
 from almagent.health import Beat, unheard
 from almagent.pacing import Phase, pause
 from almagent.ports import ControlPlane, Metadata, PortError, Refused
@@ -23,6 +25,9 @@ from almagent.reconciler import Reconciler
 NOTICE_BACKOFF = 10.0  # seconds; metadata services throttle, but some notices give only 30 s
 SPARE = 10.0  # seconds before the cloud's deadline by which everything is done
 LEAST = 1.0  # seconds that a container gets to end, however late the notice
+QUIET_POLLS = 12  # after the time of a notice that is gone; then the instance stays after all
+LOOK_PAUSE = 10.0  # seconds before a cloud that was not found is looked for again, doubling ...
+LOOKS = 6  # ... so often
 WATCH_AGAIN = 5.0  # seconds after a stream of events has broken off
 
 log = structlog.get_logger(__name__)
@@ -30,6 +35,11 @@ log = structlog.get_logger(__name__)
 
 def uncounted(_result: str) -> None:
     """For callers that count nothing."""
+
+
+class Offer(Protocol):
+    def __call__(self, statuses: Sequence[Status], *, force: bool = False) -> None:
+        """`force`: also what repeats the last one of its subject."""
 
 
 @dataclass(slots=True)
@@ -48,7 +58,7 @@ class DocumentWatcher:
         control_plane: ControlPlane,
         phase: Phase,
         reconciler: Reconciler,
-        offer: Callable[[Sequence[Status]], None],
+        offer: Offer,
         learn: Callable[[Spec], None],
         count: Callable[[str], None] = uncounted,
         beat: Beat = unheard,
@@ -63,6 +73,7 @@ class DocumentWatcher:
         self._count = count
         self._beat = beat
         self._raw: bytes | None = None  # the document last judged
+        self._was_defined = False  # by the last document that could be read since the start
         self._now = asyncio.Event()
         self.last = LastPoll()
         self.polled = asyncio.Event()  # set when the first answer, good or bad, was dealt with
@@ -122,9 +133,11 @@ class DocumentWatcher:
         if spec is None:
             log.warning("document.empty", flag=self._flag)
             text = f"nothing is defined for flag {self._flag}; what runs keeps running"
-            self._offer([AgentStatus(AgentWord.NOTICE, text)])
+            self._offer([AgentStatus(AgentWord.NOTICE, text)], force=self._was_defined)
+            self._was_defined = False
             reconciler.fall_back()
             return
+        self._was_defined = True
         self._learn(spec)
         log.info("document.accepted", revision=spec.revision[:8], image=spec.image)
         if spec.ignored:
@@ -164,8 +177,10 @@ class InterruptionWatcher:
         reconciler: Reconciler,
         offer: Callable[[Sequence[Status]], None],
         chance: Callable[[], float],
+        begin_anew: Callable[[], None],
         beat: Beat = unheard,
     ) -> None:
+        """`begin_anew` is called when an instance that was leaving is to stay after all."""
         self._metadata = metadata
         self._book = book
         self._interval = interval
@@ -173,8 +188,10 @@ class InterruptionWatcher:
         self._reconciler = reconciler
         self._offer = offer
         self._chance = chance
+        self._begin_anew = begin_anew
         self._beat = beat
         self._failures = 0
+        self._quiet_since: float | None = None  # clear answers only, none a reason to leave
         self.departure: Departure | None = None
 
     async def run(self) -> None:
@@ -192,6 +209,7 @@ class InterruptionWatcher:
             notices = await self._metadata.notices()
         except PortError as exc:
             self._failures += 1
+            self._quiet_since = None
             if self._failures == 1:
                 log.warning("metadata.unknown", cloud=self._metadata.name, reason=str(exc))
             jitter = full_jitter(self._failures, self._chance(), base=1.0, cap=NOTICE_BACKOFF)
@@ -202,17 +220,51 @@ class InterruptionWatcher:
             if event.status is not None:
                 self._offer([event.status])
         self._depart()
+        self._stay()
         return self._interval
 
     def _depart(self) -> None:
         departure = self._book.departure()
         if departure is None or departure == self.departure:
             return
-        self.departure = departure
         left = budget(departure.deadline, time.time())
+        if self.departure is None:
+            log.warning("agent.leaving", reason=departure.reason, seconds_left=left)
+        self.departure = departure
         done_by = None if left is None else time.monotonic() + max(LEAST, left - spare(left))
-        log.warning("agent.leaving", reason=departure.reason, seconds_left=left)
         self._reconciler.leave(Leave(departure.reason, done_by, self._hook))
+
+    def _stay(self) -> None:
+        """Only clear answers, for a good while, undo a departure."""
+        left_for = self.departure
+        if left_for is None or self._book.departure() is not None:
+            self._quiet_since = None
+            return
+        now = time.monotonic()
+        if self._quiet_since is None:
+            self._quiet_since = now
+        if stays(left_for, time.time(), now - self._quiet_since, QUIET_POLLS * self._interval):
+            text = f"no longer announced, this instance stays: {left_for.reason}"
+            self._offer([AgentStatus(AgentWord.NOTICE, text)])
+            log.warning("agent.stays", reason=left_for.reason)
+            self.departure = None
+            self._begin_anew()
+
+
+async def look_for_cloud(
+    find: Callable[[], Awaitable[bool]], begin_anew: Callable[[], None]
+) -> None:
+    """A metadata service may come up after us: without one we know neither our name nor our end.
+
+    `find`: whether it tells by now who this instance is. A host without one is asked for some minutes.
+    """
+    for attempt in range(1, LOOKS + 1):
+        await asyncio.sleep(growing_pause(attempt, LOOK_PAUSE, RETRY_CAP))
+        if await find():
+            log.info("metadata.found")
+            begin_anew()
+            break
+    await asyncio.Event().wait()
 
 
 def spare(left: float) -> float:

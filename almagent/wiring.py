@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.engine import DockerEngine
 from almagent.adapters.router import NftRouter
 from almagent.adapters.source import GitSourceAdapter
+from almagent.adapters.store import peek
 from almagent.core.cast import Policy, Strategy
 from almagent.ports import PortError, Refused
 from almagent.settings import Settings
+from almagent.state import Place, Role, role_in
 
 if TYPE_CHECKING:
     from almagent.adapters.api import AlmApi
@@ -71,30 +74,31 @@ def make_api(
     )
 
 
-async def choose_router(
+async def choose_strategy(
     s: Settings,
     engine: DockerEngine,
-    unsupported: Callable[[], Awaitable[str | None]] = nft.supported,
-) -> NftRouter | None:
+    unsupported: Callable[[str], Awaitable[str | None]] = nft.supported,
+) -> tuple[Strategy, NftRouter | None]:
     """`unsupported` tells why nftables cannot be used on this host, None: it can.
 
-    None: ports are published by Docker. Raises Refused: switch is demanded and impossible.
+    Recreate needs a router only where switch was used before and has left its rules. Raises Refused: switch
+    is demanded and impossible.
     """
-    if s.deploy.strategy == "recreate":
-        return None
-    reason = await unsupported()
-    if reason is None:
-        table = table_name(s.stack_id, s.flag)
-        return NftRouter(table=table, bridge=lambda: engine.bridge_name)
-    if s.deploy.strategy == "switch":
-        raise Refused(f"cannot use deploy.strategy switch: {reason}")
-    log.warning("strategy.recreate", reason=reason)
-    return None
+    table = table_name(s.stack_id, s.flag)
+    router = NftRouter(table=table, bridge=lambda: engine.bridge_name)
+    if s.deploy.strategy != "recreate":
+        reason = await unsupported(table)
+        if reason is None:
+            return Strategy.SWITCH, router
+        if s.deploy.strategy == "switch":
+            raise Refused(f"cannot use deploy.strategy switch: {reason}")
+        log.warning("strategy.recreate", reason=reason)
+    return Strategy.RECREATE, router if await router.has_rules() else None
 
 
-def policy(s: Settings, *, switching: bool) -> Policy:
+def policy(s: Settings, strategy: Strategy) -> Policy:
     return Policy(
-        strategy=Strategy.SWITCH if switching else Strategy.RECREATE,
+        strategy=strategy,
         ready_timeout=s.deploy.ready_timeout,
         drain_timeout=s.deploy.drain_timeout,
         stop_timeout=s.deploy.stop_timeout,
@@ -102,18 +106,34 @@ def policy(s: Settings, *, switching: bool) -> Policy:
     )
 
 
-async def detect_cloud(s: Settings, on_call: OnCall = uncounted) -> tuple[Cloud | None, str]:
-    """The cloud, and this instance's id in it, "" if unknown. Bounded: an instance must serve soon."""
+async def detect_cloud(
+    s: Settings, known: Place, on_call: OnCall = uncounted
+) -> tuple[Cloud | None, str]:
+    """The cloud, and this instance's id in it, "" if unknown. `known`: what was found before.
+
+    Bounded: an instance must serve soon.
+    """
     from almagent.adapters import metadata as clouds  # noqa: PLC0415  likewise
 
-    found = await clouds.detect(s.cloud.provider, s.cloud.endpoint, on_call=on_call)
+    deadline = asyncio.get_running_loop().time() + clouds.DETECTION
+    provider, endpoint = s.cloud.provider, s.cloud.endpoint
+    found = await clouds.detect(provider, endpoint, known=known.cloud, on_call=on_call)
     if found is None:
         return None, ""
     try:
-        return found, await found.instance_id()
-    except PortError as exc:
-        log.warning("metadata.no_instance_id", cloud=found.name, reason=str(exc))
-        return found, ""
+        async with asyncio.timeout_at(deadline):
+            return found, await found.instance_id()
+    except (PortError, TimeoutError) as exc:
+        log.warning("metadata.no_instance_id", cloud=found.name, reason=str(exc) or "no answer")
+        return found, known.instance_id if known.cloud == found.name else ""
+
+
+def former_role(s: Settings) -> Settings | None:
+    """The settings with the stack and flag that `state_dir` was last used for; None: no others."""
+    role = role_in(peek(s.state_dir / "state.json"))
+    if role in {None, Role(s.stack_id, s.flag)}:
+        return None
+    return s.model_copy(update=role._asdict())
 
 
 def table_name(stack_id: str, flag: str) -> str:

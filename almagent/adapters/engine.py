@@ -93,8 +93,10 @@ class DockerEngine:
             raise
 
     async def start(self, container_id: str) -> None:
-        what = f"start container {container_id[:12]}"
-        await self._door.call(what, lambda c: lifecycle.start(c, container_id), timeout=LONG)
+        what, common = f"start container {container_id[:12]}", self._common
+        await self._door.call(
+            what, lambda c: lifecycle.start(c, container_id, common), timeout=LONG
+        )
 
     async def set_restart(self, container_id: str, *, always: bool) -> None:
         what = f"change the restart policy of container {container_id[:12]}"

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -66,6 +65,13 @@ class NftRouter:
         if not bridge or not links.routes_loopback(bridge):
             return {}
         return await self._listed(bridge) or {}
+
+    async def has_rules(self) -> bool:
+        """Whether the table is there, in whatever state; False as well where nft cannot be run."""
+        try:
+            return await self._nft.list_table(self._table) is not None
+        except Unavailable:
+            return False
 
     async def point(self, targets: Mapping[int, Target]) -> None:
         """Raises Refused (not a port or not an IPv4 address, rejected by nft), Unavailable."""
@@ -132,11 +138,11 @@ class NftRouter:
         return bridge
 
 
-async def unsupported_it_seems() -> str | None:
+async def unsupported_it_seems(table: str = "almagent") -> str | None:
     """As `supported`, for those who may change nothing: the kernel only says whether it would do it."""
     if not links.may_change():
         return "cannot use nftables: net.ipv4.conf cannot be changed"
-    trial = ruleset.render("almagent_trial", "almagent0", _TRIAL, dormant=True)
+    trial = ruleset.render(f"{table}_trial", "almagent0", _TRIAL, dormant=True)
     try:
         answer = await Nft().check(trial)
     except Unavailable as exc:
@@ -144,18 +150,18 @@ async def unsupported_it_seems() -> str | None:
     return None if answer.ok else f"cannot use nftables: {answer.text}"
 
 
-async def supported() -> str | None:
+async def supported(table: str = "almagent") -> str | None:
     """Why nftables cannot be used on this host, in one line; None: it can.
 
-    A dry run: loads the whole table under another name, dormant so that no packet sees it, reads it back
-    and removes it.
+    A dry run: loads the whole table under a name made from that of `table`, dormant so that no packet sees
+    it, reads it back and removes it. What a run that was killed has left of it goes with that.
     """
     if not links.may_change():
         return "cannot use nftables: net.ipv4.conf cannot be changed"
-    nft, table = Nft(), f"almagent_trial_{os.getpid()}"
-    trial = ruleset.render(table, "almagent0", _TRIAL, dormant=True)
+    name = f"{table}_trial"
+    trial = ruleset.render(name, "almagent0", _TRIAL, dormant=True)
     try:
-        return await _try(nft, table, trial)
+        return await _try(Nft(), name, trial)
     except Unavailable as exc:
         return f"cannot use nftables: {exc}"
 

@@ -19,7 +19,16 @@ _DEADLINE = 10.0  # seconds; /proc always answers, only a starved machine takes 
 
 # include/net/tcp_states.h, as /proc prints them
 _LISTEN = "0A"
-_OPEN = frozenset({"01", "03", "04", "08"})  # ESTABLISHED, SYN_RECV, FIN_WAIT1, CLOSE_WAIT
+_OPEN = frozenset(
+    {
+        "01",  # ESTABLISHED
+        "03",  # SYN_RECV
+        "08",  # CLOSE_WAIT
+        "04",  # FIN_WAIT1: closed by the program; the end of the answer is still to be delivered ...
+        "09",  # LAST_ACK ... likewise, where the client had closed its side first
+        "0B",  # CLOSING ... or at the same time
+    }
+)
 
 
 async def connections(pid: int, ports: Collection[int]) -> int:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-NAME = "controlplane"
-HELP = "serve the self-hosted ALM API from one SQLite file"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

@@ -18,15 +18,15 @@ FLAGS = {
 }
 
 
-def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+READ = (
+    "settings file (default: $ALMAGENT_CONFIG, /etc/almagent/agent.toml, "
+    "/opt/mobingi/etc/alm-agent.cfg)"
+)
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser, config_help: str = READ) -> None:
     group = parser.add_argument_group("settings", "these win over the environment and the file")
-    group.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="settings file (default: $ALMAGENT_CONFIG, /etc/almagent/agent.toml, "
-        "/opt/mobingi/etc/alm-agent.cfg)",
-    )
+    group.add_argument("--config", type=Path, metavar="FILE", help=config_help)
     for key, (flag, metavar, text) in FLAGS.items():
         group.add_argument(flag, dest=key, metavar=metavar, help=text)
     group.add_argument(

@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--force", action="store_true", help="replace a settings file that says something else"
     )
-    add_settings_arguments(parser)
+    add_settings_arguments(
+        parser, f"settings file to write, mode 0600 (default: $ALMAGENT_CONFIG, {DEFAULT_FILE})"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

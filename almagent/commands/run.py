@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from almagent.commands.options import add_settings_arguments, load_settings
 from almagent.errors import SettingsError
+from almagent.lean import start_lean
+
+if TYPE_CHECKING:
+    from almagent.logs import Redactor
+    from almagent.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,34 +24,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
+    start_lean()
 
-    import structlog  # noqa: PLC0415  likewise
+    import structlog  # noqa: PLC0415  the command line starts fast; only this command needs it
 
-    from almagent import logs  # noqa: PLC0415  likewise
-    from almagent.daemon import Goal, Outcome, run  # noqa: PLC0415  likewise
+    from almagent import logs, original  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise
 
     log = structlog.get_logger(__name__)
     redactor = logs.Redactor()
-    goal = Goal.CONVERGE if args.once else Goal.SERVE
     loaded = load_settings(args)
     while True:
         logs.configure(loaded.settings.log.level, loaded.settings.log.format, redactor)
         for warning in loaded.warnings:
             log.warning("settings.warning", text=warning)
+        for crontab in original.crontabs():
+            log.warning("original.starts_too", crontab=str(crontab), see="almagent doctor")
         try:
-            outcome = asyncio.run(run(loaded.settings, redactor, goal))
+            code = _serve(loaded.settings, redactor, once=args.once)
         except PortError as exc:
             log.error("agent.not_started", reason=str(exc))  # noqa: TRY400  expected: no traceback
             return 1
         except Exception:
             log.exception("agent.failed")
             return 1
-        if outcome is not Outcome.RELOAD:
-            return int(outcome.value)
+        if code is not None:
+            return code
         log.info("agent.reloading")
         try:
             loaded = load_settings(args)
         except SettingsError as exc:  # a mistake made now must not end what runs
             log.error("settings.refused", problems=exc.lines)  # noqa: TRY400  expected: no traceback
+
+
+def _serve(settings: Settings, redactor: Redactor, *, once: bool) -> int | None:
+    """The exit code, None: to be begun anew. Raises PortError.
+
+    A second agent leaves at once: what an agent needs is loaded only when no other holds the lock.
+    """
+    from almagent.alone import demand_to_be_alone  # noqa: PLC0415  likewise
+
+    demand_to_be_alone(settings.runtime_dir)
+
+    import asyncio  # noqa: PLC0415  likewise
+
+    from almagent.daemon import Goal, Outcome, serve  # noqa: PLC0415  likewise
+
+    goal = Goal.CONVERGE if once else Goal.SERVE
+    outcome = asyncio.run(serve(settings, redactor, goal))
+    return None if outcome is Outcome.RELOAD else int(outcome.value)

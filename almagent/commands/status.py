@@ -16,6 +16,7 @@ from almagent.commands.runtime import runtime_directory
 
 NOT_RUNNING = 3
 EVERY = 1.0  # seconds between two looks of --watch
+DIGEST = len("sha256:") + 12  # as much of it as Docker shows; --json has the whole
 CLEAR = "\x1b[H\x1b[2J"
 COLOURS = {"uptodate": text.GREEN, "error": text.RED, "stopped": text.YELLOW}
 
@@ -94,7 +95,7 @@ def _container(role: str, c: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         (role, f"{c['revision'][:8]} in container {c['container_id'][:12]}, {c['state']}{since}"),
         ("  image", c["image"]),
-        *([("  digest", c["image_digest"])] if c["image_digest"] else []),
+        *([("  digest", c["image_digest"][:DIGEST])] if c["image_digest"] else []),
         *([("  commit", c["commit"])] if c["commit"] else []),
         ("  ports", ports),
     ]

@@ -1,7 +1,8 @@
-"""Whether a candidate may take the traffic."""
+"""Whether a candidate may take the traffic, and whether a release keeps it."""
 
 from __future__ import annotations
 
+from almagent.core.memory import Memory
 from almagent.core.model import Container, Health, State
 
 SETTLED_AFTER = (
@@ -33,3 +34,18 @@ def waiting_for(candidate: Container) -> str:
         ports = ", ".join(str(p) for p in candidate.ports)
         return f"not every port accepts connections ({ports})"
     return "it has not been up long enough"
+
+
+def failed_bake(active: Container, memory: Memory, bake_time: float, now: float) -> str:
+    """What the active container did within `bake_time` seconds after the switch to it; "" for nothing bad."""
+    if memory.switched_at is None:
+        return ""
+    ended = active.state in (State.EXITED, State.DEAD)
+    if now >= memory.switched_at + bake_time:
+        # While this agent was away: or else Docker would have been told by now to restart it.
+        unseen = ended and not active.restarts
+        return "ended" if unseen and active.up_for - memory.up_at_switch < bake_time else ""
+    if active.health is Health.UNHEALTHY:
+        return "turned unhealthy"
+    again = active.state is State.RESTARTING or active.incarnation != memory.incarnation
+    return "ended" if ended or again else ""

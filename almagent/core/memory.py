@@ -84,6 +84,7 @@ class Memory:
     previous: str = ""  # container id, kept while the active one bakes
     previous_release: Release | None = None
     switched_at: float | None = None
+    up_at_switch: float = 0.0  # seconds that the active container had run by then
     trial: Trial | None = None
     stops: Mapping[str, Stop] = field(default_factory=dict)
     failure: Failure | None = None
@@ -185,11 +186,11 @@ def _switched(memory: Memory, action: Switch, now: float) -> Memory:
         previous=old,
         previous_release=memory.release,
         switched_at=now,
+        up_at_switch=new.up_for,
         trial=None,
         stops=stops,
         failure=None,
         starts=None,
-        hook_done=False,
     )
 
 
@@ -220,6 +221,17 @@ def _removed(memory: Memory, container_id: str) -> Memory:
         previous="" if was_previous else memory.previous,
         previous_release=None if was_previous else memory.previous_release,
     )
+
+
+def stayed(memory: Memory) -> Memory:
+    """A leaving that was cut short is off: the next one runs the hook again and drains from its begin.
+
+    A stop signal that was sent stays noted: it cannot be taken back.
+    """
+    retired = memory.stops.get(memory.active)
+    off = retired is not None and retired.term_at is None
+    stops = _without(memory, memory.active) if off else memory.stops
+    return replace(memory, stops=stops, hook_done=False)
 
 
 def forget_gone(memory: Memory, present: Collection[str]) -> Memory:

@@ -203,7 +203,7 @@ Preparation = Preparing | Prepared | PrepareFailed
 @dataclass(frozen=True, slots=True)
 class Observed:
     containers: tuple[Container, ...] = ()
-    routes: Mapping[int, Target] | None = None  # by port; None: ports are published
+    routes: Mapping[int, Target] | None = None  # by port; None: there is no router
     preparation: Preparation | None = None
     busy_ports: Mapping[int, str] = field(default_factory=dict)  # port -> the foreign process on it
 

@@ -165,9 +165,30 @@ def budget(deadline: float | None, now: float) -> float | None:
     return min(max(deadline - now, 0.0), LONGEST_BUDGET)
 
 
+def stays(left_for: Departure, now: float, quiet: float, margin: float) -> bool:
+    """Whether an instance that was leaving goes on after all, at wall-clock time `now`.
+
+    So it does when its notice was withdrawn, and when it slept through its end and woke up. `quiet`:
+    seconds for which every answer was clear and none was a reason to leave. That long, and that long
+    after the time that was told, it has to be `margin`: to come back for the last moment helps nobody.
+    """
+    deadline = left_for.deadline
+    if deadline is None or deadline > now + LONGEST_BUDGET:
+        return quiet >= margin
+    return quiet >= margin and now >= deadline + margin
+
+
 def _unless_past(entry: Entry, now: float) -> Entry:
-    past = entry.deadline is not None and entry.deadline < now
-    return replace(entry, missed=SETTLED) if past else entry
+    """The end of the machine may have come and gone: the next notice of one is another.
+
+    No other time is an end (a recommendation tells when it was made): such a notice stays the same
+    one, and has to be seen once more before it means leaving.
+    """
+    if entry.deadline is None or entry.deadline >= now:
+        return entry
+    if entry.terminal:
+        return replace(entry, missed=SETTLED)
+    return replace(entry, seen=min(entry.seen, SETTLED - 1))
 
 
 def _urgency(entry: Entry) -> tuple[bool, bool, float]:

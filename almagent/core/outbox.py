@@ -19,7 +19,7 @@ from typing import Any, assert_never
 from almagent.core.model import AgentStatus, AgentWord, ContainerStatus, ContainerWord, Status
 from almagent.core.wire import fitted
 
-MAX_ENTRIES = 1000
+MAX_ENTRIES = 4000  # some hundred changes of a container in an outage, each with several words
 MAX_BYTES = 1 << 20  # of the entries as they stand in the state file
 MAX_SUBJECTS = 100  # containers and channels of which the last word is remembered
 
@@ -61,11 +61,13 @@ class Outbox:
     def offer(self, status: Status, at: float, *, force: bool = False) -> bool:
         """Add `status` unless it repeats the last one of its subject; False: it did.
 
-        `force` adds it all the same: `starting` registers the agent at every start.
+        `force` adds it all the same: `starting` registers the agent at every start. But not right behind
+        its like: then that one was not even sent.
         """
         status = fitted(status)
         subject = subject_of(status)
-        if not force and self._last.get(subject) == status:
+        waits = bool(self._entries) and self._entries[-1].status == status
+        if waits or (not force and self._last.get(subject) == status):
             return False
         self._remember(subject, status)
         self._append(status, at)

@@ -28,7 +28,7 @@ from almagent.core.cast import (
     replaces_lost,
 )
 from almagent.core.ending import drain_until, end, is_ending, leave
-from almagent.core.judging import SETTLED_AFTER, is_ready, waiting_for
+from almagent.core.judging import SETTLED_AFTER, failed_bake, is_ready, waiting_for
 from almagent.core.memory import STABLE_AFTER, Memory
 from almagent.core.model import (
     Container,
@@ -63,8 +63,6 @@ __all__ = [
     "replaces_lost",
     "waiting_for",
 ]
-
-_ENDED = (State.EXITED, State.DEAD)
 
 
 def plan(desired: Desired, seen: Observed, memory: Memory, policy: Policy, now: float) -> Plan:
@@ -207,8 +205,13 @@ class _Tick(Scene):
             self._restart(active)
         elif not active.restarts and not self._baking:
             self.plan.then(do.KeepRestarting(active))
-        if self.switching and self.seen.routes != active.targets:
-            self.plan.then(do.Route(active.targets))
+        self._route(active)
+
+    def _route(self, active: Container) -> None:
+        """Recreate: Docker publishes the ports, and routes that the other strategy left would hide them."""
+        wanted = active.targets if self.switching or not active.published else {}
+        if self.seen.routes is not None and self.seen.routes != wanted:
+            self.plan.then(do.Route(wanted))
 
     def _start(self, active: Container) -> None:
         starts = self.memory.starts
@@ -228,18 +231,15 @@ class _Tick(Scene):
     def revert(self) -> bool:
         """A release that fails while it bakes is switched back."""
         active, previous = self.cast.active, self.cast.previous
-        if active is None or previous is None or self.now >= self._baked_at:
+        if active is None or previous is None:
             return False
-        ended = active.state in (*_ENDED, State.RESTARTING)
-        again = active.incarnation != self.memory.incarnation
-        sick = active.health is Health.UNHEALTHY
-        if not (ended or again or sick):
+        how = failed_bake(active, self.memory, self.policy.bake_time, self.now)
+        if how:
+            reason = f"it {how} within {self.policy.bake_time:g} s after the switch"
+            self.plan.then(do.Revert(active, previous, reason, drain_until(self, self.now)))
+        elif self._baking:
             self.plan.wake(self._baked_at)
-            return False
-        how = "turned unhealthy" if sick else "ended"
-        reason = f"it {how} within {self.policy.bake_time:g} s after the switch"
-        self.plan.then(do.Revert(active, previous, reason, drain_until(self, self.now)))
-        return True
+        return bool(how)
 
     # --- everything else ---
 

@@ -113,7 +113,7 @@ def _health_of(active: Container, memory: Memory) -> AgentStatus | None:
     ending = starts is not None and starts.count >= KEEPS_ENDING and young
     if active.state is State.RUNNING:
         return None if ending else AgentStatus(AgentWord.UPTODATE)
-    if ending:
+    if ending and active.state is not State.PAUSED:
         how = "out of memory" if active.oom_killed else f"exit code {active.exit_code}"
         return AgentStatus(AgentWord.ERROR, f"the container keeps ending ({how})")
     return None

@@ -6,6 +6,7 @@ A new check is a coroutine `Patient -> Finding` and a line in `CHECKS`. Its id i
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,27 @@ async def examine(
         loaded, first = _judge(read_settings())
     except SettingsError as exc:
         loaded = None
-        where = "correct the settings file, then: almagent doctor"
-        first = fail("; ".join(exc.lines), where)
+        fix = (
+            "correct the settings, or write them anew with almagent register; then: almagent doctor"
+        )
+        first = fail("; ".join(exc.lines), fix)
     patient = Patient(loaded or _defaults(), environ, root)
     checks = {name: check for name, check in CHECKS.items() if loaded or name not in NEED_SETTINGS}
     findings = await asyncio.gather(*(_ask(check, patient) for check in checks.values()))
     results = dict(zip(checks, findings, strict=True))
     unknown = warn("not known without settings", "see the line settings")
     rest = [Result(name, results.get(name, unknown)) for name in CHECKS]
-    return [Result("settings", first), *rest]
+    everything = [Result("settings", first), *rest]
+    return everything if os.geteuid() == 0 else list(map(_for_another_user, everything))
+
+
+def _for_another_user(result: Result) -> Result:
+    """What fails for them may be right for root, whose service the agent is."""
+    found = result.finding
+    if found.level is not Level.FAIL or found.fix.startswith(host.AS_ROOT):
+        return result
+    fix = f"{host.AS_ROOT}; if this fails there, too: {found.fix}"
+    return Result(result.id, fail(found.text, fix))
 
 
 def _judge(loaded: Loaded) -> tuple[Loaded, Finding]:

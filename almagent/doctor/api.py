@@ -15,7 +15,7 @@ SKEW_FAIL = 300.0  # seconds; common tokens are refused beyond
 
 async def reachable(patient: Patient) -> Finding:
     url = patient.settings.api.url
-    fix = f"check api.url, and from this host: curl -v {url}/v3/access_token"
+    fix = f"correct api.url, or let this host reach it; to look: curl -v {url}/v3/access_token"
     try:
         answer = await patient.login()
     except PortError as exc:
@@ -50,7 +50,7 @@ async def clock(patient: Patient) -> Finding:
         return warn("not known: the API does not tell the time", "timedatectl status")
     skew = answer.at - theirs
     text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API"
-    fix = "set the clock: timedatectl set-ntp true"
+    fix = "apt-get install systemd-timesyncd (or: dnf install chrony); timedatectl set-ntp true"
     if abs(skew) >= SKEW_FAIL:
         return fail(text, fix)
     return warn(text, fix) if abs(skew) >= SKEW_WARN else ok(text)

@@ -24,7 +24,8 @@ async def docker(patient: Patient) -> Finding:
     try:
         engine = await patient.engine()
     except PortError as exc:
-        fix = f"install and start Docker, and check docker.host ({host}): systemctl start docker"
+        install = "apt-get install docker.io (or docker-ce); systemctl enable --now docker"
+        fix = f"{install}; or correct docker.host, which is {host}"
         return fail(str(exc), fix)
     return ok(f"version {engine.version}, API {engine.api}")
 

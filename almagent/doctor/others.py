@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from almagent import original as old
 from almagent.adapters.docker_engine.labels import STACK
 from almagent.adapters.threads import Door
 from almagent.asking import CannotAsk, NotRunning, ask
@@ -20,15 +21,6 @@ from almagent.ports import PortError
 
 LOCK = "almagent.lock"
 
-ORIGINAL = "alm-agent"  # its program, in its cron lines
-ORIGINAL_SETTINGS = "/opt/mobingi/etc/alm-agent.cfg"
-ORIGINAL_CONTAINERS = frozenset({"/active", "/standby"})
-CRONTABS = (
-    "/var/spool/cron/crontabs/root",
-    "/var/spool/cron/root",
-    "/etc/crontab",
-    "/etc/cron.d",
-)
 DNAT = re.compile(r"--dport (\d+) .*-j DNAT --to-destination [\d.]+:\d+")
 
 
@@ -57,7 +49,7 @@ async def second_agent(patient: Patient) -> Finding:
 
 async def original(patient: Patient) -> Finding:
     """Two agents on one host take each other's ports away."""
-    cron = _cron_files(patient)
+    cron = old.crontabs(patient.root)
     containers = await _containers(patient)
     rules = await _stale_rules(patient)
     running = [name for name, runs in containers.items() if runs]
@@ -67,7 +59,7 @@ async def original(patient: Patient) -> Finding:
         *(f"iptables rule for port {DNAT.search(rule)[1]}" for rule in rules),  # type: ignore[index]
     ]
     if not found:
-        used = patient.path(ORIGINAL_SETTINGS)
+        used = patient.path(old.SETTINGS)
         return ok("not at work here" + (f"; its settings are in {used}" if used.exists() else ""))
     text, fix = ", ".join(found), _removal(cron, containers, rules)
     return fail(text, fix) if cron or running else warn(text, fix)
@@ -115,18 +107,6 @@ async def _status(directory: Path) -> dict[str, Any] | None:
 # --- the original ---
 
 
-def _cron_files(patient: Patient) -> list[str]:
-    found = []
-    for place in CRONTABS:
-        path = patient.path(place)
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            with suppress(OSError):
-                lines = file.read_text(errors="replace").splitlines()
-                if any(ORIGINAL in line and not line.lstrip().startswith("#") for line in lines):
-                    found.append(str(file))
-    return found
-
-
 async def _containers(patient: Patient) -> dict[str, bool]:
     """Name -> whether it runs, of containers with the original's names that are not an agent's of ours."""
     with suppress(PortError):
@@ -134,7 +114,7 @@ async def _containers(patient: Patient) -> dict[str, bool]:
             c["Names"][0].lstrip("/"): c["State"] == "running"
             for c in (await patient.engine()).containers
             if c["Names"]
-            and c["Names"][0] in ORIGINAL_CONTAINERS
+            and c["Names"][0] in old.CONTAINERS
             and STACK not in (c.get("Labels") or {})
         }
     return {}
@@ -169,8 +149,11 @@ async def _docker_chain() -> list[str]:
     return [line for line in out.decode(errors="replace").splitlines() if DNAT.search(line)]
 
 
-def _removal(cron: list[str], containers: dict[str, bool], rules: list[str]) -> str:
-    steps = [f"delete the lines with {ORIGINAL} from {file}" for file in cron]
+def _removal(cron: list[Path], containers: dict[str, bool], rules: list[str]) -> str:
+    """In the order in which traffic goes on; docs/migration.md has it at length."""
+    steps = [f"sed -i /{old.PROGRAM}/d {file}" for file in cron]
+    if any(containers.values()):
+        steps.append("start almagent, wait until almagent status says uptodate")
     if containers:
         steps.append(f"docker rm -f {' '.join(sorted(containers))}")
     steps += [f"iptables -t nat {rule.replace('-A', '-D', 1)}" for rule in rules]

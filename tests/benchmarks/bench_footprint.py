@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from almagent.lean import TOLD
 from tests.peers import leaks
 from tests.peers.agent import Agent
 from tests.peers.api import ScriptedApi
@@ -35,8 +36,8 @@ CPU_LIMIT = 4.0  # seconds an hour
 SETTLE = 15.0  # seconds after the deployment: bake time and the first sweep are over
 MODULES = (
     *("asyncio", "structlog", "pydantic", "almagent.settings", "almagent.core.document"),
-    *("aiohttp", "almagent.parts", "aiohttp.web", "almagent.daemon"),
-    *("docker", "almagent.adapters.docker_engine.client"),
+    *("prometheus_client", "aiohttp", "almagent.parts", "aiohttp.web_server", "almagent.daemon"),
+    *("almagent.adapters.metadata.aws", "almagent.adapters.docker_engine.client"),
 )
 WEIGH = """
 import importlib, json, sys
@@ -68,7 +69,8 @@ def memory(pid: int) -> dict[str, int]:
 
 def imports() -> dict[str, int]:
     command = [sys.executable, "-c", WEIGH, *MODULES]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    env = TOLD | os.environ  # as the daemon has it
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
     sizes: dict[str, int] = json.loads(done.stdout)
     return sizes
 

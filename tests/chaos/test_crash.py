@@ -49,8 +49,8 @@ async def settled(agent: Agent) -> None:
     """One container, nothing else of ours on the host."""
     await agent.until(lambda: len(agent.containers()) == 1, "one container", 30)
     (container,) = agent.running()
-    logs = [path.name for path in (agent.directory / "state" / "logs").iterdir()]
-    assert logs == [container["Names"][0].lstrip("/")]
+    name, logs = container["Names"][0].lstrip("/"), agent.directory / "state" / "logs"
+    await agent.until(lambda: [p.name for p in logs.iterdir()] == [name], "one log directory", 5)
     assert not [p for p in (agent.directory / "run").iterdir() if "key" in p.name]
     table = table_name(agent.stack_id, "Web01")
     rules = subprocess.run(

@@ -315,7 +315,7 @@ async def test_a_call_ends_at_its_deadline(api: ScriptedApi, answer: Behaviour):
 
 
 async def test_a_login_that_hangs_ends_with_the_deadline_of_the_call(api: ScriptedApi):
-    async with client(api, timeout=0.4) as alm:
+    async with client(api, timeout=1) as alm:
         api.script(TOKEN, silence())
         results = await asyncio.gather(
             *(alm.fetch_document() for _ in range(3)), return_exceptions=True

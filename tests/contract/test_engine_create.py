@@ -16,7 +16,7 @@ import pytest
 from almagent.adapters.docker_engine.network import candidates, host_routes
 from almagent.adapters.docker_engine.observe import status_word
 from almagent.adapters.engine import DockerEngine
-from almagent.core.model import Secret, Spec
+from almagent.core.model import Secret, Spec, State
 from almagent.ports import Refused
 from tests.peers.engine_world import Docker, What, docker_around, publish, release
 from tests.peers.images import root_file_system
@@ -232,6 +232,21 @@ def test_subnets_that_somebody_uses_are_avoided():
     assert str(first) == "172.30.0.0/27"
     assert str(next(candidates([first.supernet(new_prefix=16)]))) == "10.213.0.0/27"
     assert all(net.prefixlen for net in host_routes())
+
+
+async def test_a_container_whose_network_was_pruned_starts_again(around: Docker):
+    """While it is stopped its network counts as unused."""
+    engine = around.make()
+    made = await make(around, engine, ports=(8080,), start=True)
+    (before,) = await engine.observe()
+    around.api.kill(made["Id"])
+    around.api.wait(made["Id"])
+    (name,) = made["NetworkSettings"]["Networks"]
+    around.api.remove_network(name)
+    await engine.start(made["Id"])
+    (after,) = await engine.observe()
+    assert (after.id, after.state, after.address) == (before.id, State.RUNNING, before.address)
+    assert list(after.doors) == [8080]
 
 
 async def test_log_directories_of_vanished_containers_are_swept(around: Docker):

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from almagent.adapters.docker_engine.door import EngineDoor
+from almagent.adapters.docker_engine.events import watch
+from almagent.adapters.docker_engine.labels import Owner
 from almagent.adapters.engine import DockerEngine
 from almagent.core.model import Spec
 from almagent.ports import Refused, Unavailable
@@ -140,6 +144,16 @@ async def test_a_container_is_found_again_after_the_engine_crashed(
     await until(engine, has_ended, container_id)
     await engine.remove(container_id)
     engine.close()
+
+
+async def test_an_engine_that_has_nothing_to_tell_is_not_lost(spacious: Own, stack_id: str):
+    door = EngineDoor(spacious.private.host)
+    with capture_logs() as logs:
+        async with aclosing(watch(door, Owner(stack_id, "Web01"), idle=0.2)) as changes:  # type: ignore[type-var]
+            async with asyncio.timeout(10):
+                assert [await anext(changes) for _ in range(2)] == ["", ""]
+    assert logs == []
+    door.close()
 
 
 async def test_a_layer_that_does_not_come_is_never_the_stale_image(

@@ -69,6 +69,27 @@ async def test_commands_are_passed_on(tmp_path: Path, asked: Asked):
     assert asked.told == ["reconcile", "stop"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("HEAD", "/healthz", 200),
+        ("GET", "/v1/nonsense", 404),
+        ("GET", "/v1/stop", 405),
+        ("POST", "/v1/status", 405),
+    ],
+)
+async def test_what_is_not_offered_is_refused(
+    tmp_path: Path, asked: Asked, method: str, path: str, status: int
+):
+    async with (
+        Local(tmp_path, asked.surface),
+        client(tmp_path) as session,
+        session.request(method, path) as answer,
+    ):
+        assert answer.status == status
+    assert asked.told == []
+
+
 async def test_health_names_who_is_late(tmp_path: Path, asked: Asked):
     async with Local(tmp_path, asked.surface), client(tmp_path) as session:
         async with session.get("/healthz") as answer:

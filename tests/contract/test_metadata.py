@@ -9,7 +9,8 @@ from itertools import product
 
 import pytest
 
-from almagent.adapters.metadata import CLOUDS, Cloud
+from almagent.adapters.metadata import Cloud, class_of
+from almagent.clouds import CLOUDS
 from almagent.ports import Notice, Unavailable
 from tests.peers.metadata import (
     HTML,
@@ -181,7 +182,11 @@ QUICK = {name: fault for name, fault in UNCLEAR.items() if name not in {"stall",
 def make(cloud: str, peer: MetadataPeer, fault: object = None) -> Cloud:
     """Times are short only where the answer is not to come, so that a busy machine fails no test."""
     timeout = SHORT if fault in (Fault.STALL, Fault.DRIP) else PATIENT
-    return CLOUDS[cloud](peer.url, timeout=timeout)
+    return class_of(cloud)(peer.url, timeout=timeout)
+
+
+def test_no_cloud_is_left_out() -> None:
+    assert PEERS.keys() == CLOUDS.keys()
 
 
 @pytest.mark.parametrize("watched", WATCHED, ids=str)

@@ -8,8 +8,9 @@ from time import monotonic
 
 import pytest
 
-from almagent.adapters.metadata import CLOUDS, detect
+from almagent.adapters.metadata import class_of, detect
 from almagent.adapters.metadata.client import Client
+from almagent.clouds import CLOUDS
 from almagent.ports import Unavailable
 from tests.peers.metadata import (
     AlicloudPeer,
@@ -54,7 +55,7 @@ async def test_no_cloud_takes_another_for_itself(
     async with make() as peer:
         for other in CLOUDS.keys() - {name}:
             try:
-                assert not await CLOUDS[other](peer.url).recognise()
+                assert not await class_of(other)(peer.url).recognise()
             except Unavailable as exc:
                 assert str(exc).startswith("cannot ")
 
@@ -109,6 +110,58 @@ async def test_none_is_none_and_a_name_is_taken_at_its_word() -> None:
         assert not peer.requests
 
 
+# --- the one that was found before ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "make"), CLEAR.values(), ids=CLEAR)
+async def test_the_cloud_that_was_found_before_is_asked_alone(
+    name: str, make: Callable[[], MetadataPeer]
+) -> None:
+    async with make() as alone, make() as peer:
+        assert await class_of(name)(alone.url).recognise()
+        cloud = await detect("auto", peer.url, known=name, within=10)
+        assert cloud
+        assert cloud.name == name
+        assert [r.path for r in peer.requests] == [r.path for r in alone.requests]
+
+
+async def test_a_silent_service_is_still_the_one_that_was_found_before() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        start = monotonic()
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        cloud = await detect("auto", url, known="aws", within=0.4)
+        assert cloud
+        assert cloud.name == "aws"
+        assert monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 404, 503])
+async def test_a_captive_portal_does_not_unseat_the_one_that_was_found_before(status: int) -> None:
+    async with CaptivePortal(status) as peer:
+        cloud = await detect("auto", peer.url, known="azure", within=10)
+        assert cloud
+        assert cloud.name == "azure"
+
+
+@pytest.mark.parametrize(("name", "make"), CLEAR.values(), ids=CLEAR)
+async def test_a_disk_that_was_moved_to_another_cloud_is_where_it_is(
+    name: str, make: Callable[[], MetadataPeer]
+) -> None:
+    async with make() as peer:
+        for known in (*CLOUDS, "no longer supported"):
+            cloud = await detect("auto", peer.url, known=known, within=10)
+            assert cloud
+            assert cloud.name == name
+
+
+async def test_a_setting_counts_more_than_what_was_found_before() -> None:
+    async with AwsPeer() as peer:
+        assert await detect("none", peer.url, known="aws") is None
+        cloud = await detect("gcp", peer.url, known="aws")
+        assert cloud
+        assert cloud.name == "gcp"
+
+
 # --- one request ---------------------------------------------------------------------------------
 
 
@@ -118,7 +171,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        assert await CLOUDS["gcp"](peer.url).instance_id() == peer.instance_id
+        assert await class_of("gcp")(peer.url).instance_id() == peer.instance_id
         assert not proxy.requests
 
 
@@ -127,7 +180,7 @@ async def test_a_redirect_is_not_followed() -> None:
         target = elsewhere.url + AwsPeer.id_path
         peer.faults[AwsPeer.id_path] = Reply(302, "", {"Location": target})
         with pytest.raises(Unavailable, match="302"):
-            await CLOUDS["aws"](peer.url).instance_id()
+            await class_of("aws")(peer.url).instance_id()
         assert not elsewhere.requests
 
 

@@ -123,6 +123,12 @@ async def test_an_nft_that_prints_otherwise_is_not_relied_on(net: Lan, broken_nf
     assert run("/usr/sbin/nft", "list", "ruleset") == ""
 
 
+async def test_what_a_killed_trial_left_is_gone_after_the_next_one(net: Lan):
+    run("nft", "add", "table", "ip", f"{TABLE}_trial", "{ flags dormant; }")
+    assert await supported(TABLE) is None
+    assert run("nft", "list", "ruleset") == ""
+
+
 async def test_supported_leaves_no_trace(net: Lan):
     assert await supported() is None
     assert run("nft", "list", "ruleset") == ""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from almagent.adapters.nft.command import Nft
 from almagent.adapters.router import NftRouter
 from almagent.core.model import Target
 from tests.contract.test_router import hearing, is_heard
@@ -309,6 +310,17 @@ async def test_foreign_tables_are_left_alone(router: NftRouter):
         "table inet almagent_test",
         "table ip foreign",
     ]
+
+
+async def test_a_listing_holds_until_the_kernels_rules_change(router: NftRouter):
+    await router.point({PORT: Target(OLD)})
+    nft = Nft()
+    listing = await nft.list_table(TABLE)
+    assert (await nft.list_table(TABLE), len(nft.pids)) == (listing, 1)
+    load("add table ip stranger")
+    assert (await nft.list_table(TABLE), len(nft.pids)) == (listing, 2)
+    await router.clear()
+    assert await nft.list_table(TABLE) is None
 
 
 async def test_changes_of_foreign_tables_are_not_news(router: NftRouter):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -69,6 +70,30 @@ async def test_counts_what_was_not_accepted_yet_and_what_half_closed(net: Lan, p
     await asyncio.sleep(0.05)
     assert await connections(pid, [80]) == 1
     await waiting.close()
+    server.close()
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+async def test_counts_what_the_program_has_closed_and_the_client_has_not_read(
+    net: Lan, pid: int, first: str
+):
+    """The kernel delivers the rest, but only for as long as the container's network is there."""
+    with inside(net.containers[SERVER].path):
+        server = socket.create_server((SERVER, 80))
+    client = await dial(net.host.path, SERVER, 80)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    accepted, _ = server.accept()
+    if first == "client":
+        client.writer.write_eof()
+        assert accepted.recv(1) == b""
+    accepted.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            accepted.send(bytes(65536))
+    accepted.close()
+    await asyncio.sleep(0.05)
+    assert await connections(pid, [80]) == 1
+    client.writer.transport.abort()
     server.close()
 
 

@@ -48,7 +48,9 @@ class Agent:
     engine: docker.APIClient
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
+    started: list[asyncio.subprocess.Process] = field(default_factory=list)
     namespace: Path = HERE  # the network namespace it runs in
+    flag: str = "Web01"
 
     @property
     def config(self) -> Path:
@@ -68,7 +70,7 @@ class Agent:
         merged["api"] = {"url": self.api.url, **merged["api"]}
         top = {
             "stack_id": self.stack_id,
-            "flag": "Web01",
+            "flag": self.flag,
             "user_id": "user-1",
             "state_dir": str(self.directory / "state"),
             "runtime_dir": str(self.directory / "run"),
@@ -92,6 +94,7 @@ class Agent:
                 stdout=log,
                 stderr=log,
             )
+        self.started.append(self.process)
 
     async def end(self, number: int = signal.SIGTERM, patience: float = 10.0) -> int:
         """The exit code; negative: the signal that ended it."""
@@ -102,19 +105,21 @@ class Agent:
             return await self.process.wait()
 
     async def clean_up(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
+        for process in self.started:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         while containers := self.containers():
             for container in containers:
                 with suppress(docker.errors.APIError):  # the agent was about to remove it itself
                     self.engine.remove_container(container["Id"], force=True, v=True)
         for network in self.engine.networks(filters=self.label):
-            self.engine.remove_network(network["Id"])
+            with suppress(docker.errors.NotFound):  # likewise
+                self.engine.remove_network(network["Id"])
         await self._remove_table()
 
     async def _remove_table(self) -> None:
-        command = ("nft", "delete", "table", "ip", table_name(self.stack_id, "Web01"))
+        command = ("nft", "delete", "table", "ip", table_name(self.stack_id, self.flag))
         devnull = asyncio.subprocess.DEVNULL
         child = await asyncio.create_subprocess_exec(*command, stderr=devnull)
         await child.wait()

@@ -1,4 +1,4 @@
-"""Metadata services of five clouds on loopback, built from the answers their documentation shows.
+"""Metadata services of the clouds on loopback, built from the answers their documentation shows.
 
 `async with AwsPeer() as peer:` listens on `peer.url`. `values` maps a path to the text it answers with
 (absent: 404), `faults` maps a path to an answer or a misbehaviour that overrides everything.
@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from hashlib import sha256
 from socket import SO_LINGER, SOL_SOCKET
@@ -41,6 +42,12 @@ class Fault(Enum):
     STALL = "accepts, reads, never answers"
     RESET = "resets the connection"
     DRIP = "one byte of an endless body at a time"
+
+
+def utc(seconds: float) -> str:
+    """The time so many seconds from now, as AWS and Alibaba Cloud write it."""
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class MetadataPeer:
@@ -250,6 +257,11 @@ class AwsPeer(TokenPeer):
             self.maintenance: "[]",
             self.autoscaling: "InService",
         }
+
+    @staticmethod
+    def notice(seconds: float, action: str = "terminate") -> str:
+        """What `spot` says when `action` comes in so many seconds."""
+        return json.dumps({"action": action, "time": utc(seconds)})
 
 
 class AlicloudPeer(TokenPeer):

@@ -176,8 +176,8 @@ class Host:
     # --- what is asked about it ---
 
     def has_traffic(self, box: Box) -> bool:
-        """New connections come to it."""
-        if box.published:
+        """New connections come to it. Routes are before Docker's own way to a published port."""
+        if box.published and not self.routes:
             return box.state is State.RUNNING
         return box.address in {target.address for target in self.routes.values()}
 

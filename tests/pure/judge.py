@@ -109,7 +109,8 @@ class Judge(Watcher):
                 assert c.id == world.memory.active
                 assert to.id == world.memory.previous
                 assert world.memory.switched_at is not None, "switched back without a bake"
-                assert world.now < world.memory.switched_at + world.policy.bake_time
+                baked_at = world.memory.switched_at + world.policy.bake_time
+                assert min(world.now, _ended_at(world.boxes[c.id])) < baked_at
             case do.Terminate(container=c):
                 self._may_end(world.boxes[c.id])
                 self._may_terminate(world.boxes[c.id])
@@ -320,7 +321,8 @@ class Judge(Watcher):
         ended = box.state not in (State.RUNNING, State.PAUSED)
         failed = ended or box.starts != starts or box.sick
         mine = box is self.world.active and not self._leaving
-        early = self.world.now < since + self.world.policy.bake_time
+        unseen = math.inf if box.restarts else _ended_at(box)
+        early = min(self.world.now, unseen) < since + self.world.policy.bake_time
         assert not (mine and early and failed), "it failed its bake and was not switched back"
 
     def _phase_is_true(self) -> None:
@@ -338,3 +340,7 @@ class Judge(Watcher):
 
 def _tried(trial: Trial | None) -> tuple[str, ...]:
     return (trial.container_id,) if trial else ()
+
+
+def _ended_at(box: Box) -> float:
+    return box.ended_at if box.state is State.EXITED else math.inf

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from almagent.core.model import AgentStatus, AgentWord, ContainerStatus, Status
 from almagent.core.outbox import Outbox
-from almagent.pacing import Phase, pause
+from almagent.pacing import PATIENCE, Phase, pause
 from almagent.ports import ControlPlane, Unavailable
 from almagent.reporter import Reporter
 from tests.peers import virtual_time
@@ -235,6 +235,17 @@ def test_a_poll_comes_at_the_hosts_own_moment_and_in_time(failures: int, interva
         assert after == pytest.approx(interval, abs=1e-3) or failures
         for _ in range(failures):
             phase.failed()
+
+
+@pytest.mark.parametrize("interval", [0.5, 2.0, 30.0])
+def test_after_a_few_failures_the_next_poll_comes_within_one_interval(interval: float):
+    phase = Phase("agent", interval, lambda: 0.999)
+    for _ in range(PATIENCE):
+        phase.failed()
+        assert phase.next_wait(17.3) <= interval
+    for _ in range(10):
+        phase.failed()
+    assert phase.next_wait(17.3) > 200.0
 
 
 def test_retry_after_is_obeyed_before_the_own_moment():

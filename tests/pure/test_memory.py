@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from almagent.core import actions as do
-from almagent.core.memory import Failure, Memory, Stop, Trial, failed, forget_gone, remember
+from almagent.core.memory import Failure, Memory, Stop, Trial, failed, forget_gone, remember, stayed
 from almagent.core.model import Container, Release, Spec, State
 from tests.pure.host import App, release_of
 
@@ -28,7 +28,6 @@ def test_switch_makes_the_candidate_the_active_one_and_keeps_the_way_back():
         candidate_release=release("b"),
         trial=Trial("c1", 90.0),
         failure=Failure("b", 2, "late", 50.0),
-        hook_done=True,
     )
     assert remember(before, do.Switch(NEW, True, 130.0), 100.0) == Memory(
         active="c1",
@@ -74,6 +73,18 @@ def test_retired_container_that_was_active_again_gets_its_whole_drain_at_the_swi
     before = replace(SERVING, stops={"c0": Stop(10.0, 20.0)})
     after = remember(before, do.Switch(NEW, True, 130.0), 100.0)
     assert after.stops == {"c0": Stop(100.0, 130.0)}
+
+
+def test_leaving_that_was_cut_short_begins_anew_the_next_time():
+    retired = replace(
+        SERVING, stops={"c0": Stop(10.0, 20.0), "c9": Stop(5.0, 15.0)}, hook_done=True
+    )
+    assert stayed(retired) == replace(SERVING, stops={"c9": Stop(5.0, 15.0)})
+
+
+def test_stop_signal_that_was_sent_is_not_forgotten_when_the_agent_stays():
+    ending = replace(SERVING, stops={"c0": Stop(10.0, 20.0, 12.0)})
+    assert stayed(ending) == ending
 
 
 def test_stop_signal_that_was_sent_is_not_forgotten_at_the_switch():

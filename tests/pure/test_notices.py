@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from almagent.core.model import AgentStatus, AgentWord
-from almagent.core.notices import Change, Departure, Event, NoticeBook, budget
+from almagent.core.notices import Change, Departure, Event, NoticeBook, budget, stays
 from almagent.ports import Notice
 
 NOW = 1_000_000.0
@@ -137,6 +138,19 @@ def test_a_machine_started_after_its_notice_does_not_leave_until_it_sees_it_agai
     assert stopped_and_started.departure() is None
 
 
+@pytest.mark.parametrize("notice", [REBOOT, REBALANCE], ids=["maintenance", "rebalance"])
+@pytest.mark.parametrize("drain", [False, True])
+def test_a_notice_whose_time_is_no_end_is_the_same_after_a_restart_though_its_time_moves(
+    notice: Notice, drain: bool
+) -> None:
+    book = NoticeBook(drain_on_rebalance=drain)
+    book.see([notice])
+    again = restarted(book, NOW + 10_000, drain=drain)
+    assert again.departure() is None
+    assert changes(again.see([replace(notice, deadline=NOW + 10_001)])) == [Change.MOVED]
+    assert changes([*again.see([]), *again.see([])]) == [Change.WITHDRAWN]
+
+
 # --- rebalance -----------------------------------------------------------------------------------
 
 
@@ -245,6 +259,25 @@ def test_the_book_does_not_grow_for_ever() -> None:
 )
 def test_a_budget_is_sane(deadline: float | None, seconds: float | None) -> None:
     assert budget(deadline, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("deadline", "now", "quiet", "stay"),
+    [
+        (NOW + 120, NOW + 130, 60, False),  # its time is hardly past
+        (NOW + 120, NOW + 180, 59, False),  # not quiet for long
+        (NOW + 120, NOW + 180, 60, True),
+        (NOW + 120, NOW + 90, 900, False),  # withdrawn before its time: perhaps only forgotten
+        (NOW - 500, NOW, 60, True),
+        (None, NOW, 59, False),
+        (None, NOW, 60, True),
+        (NOW + 10**9, NOW, 60, True),  # no time that could be waited for
+    ],
+)
+def test_an_instance_stays_when_nothing_is_announced_long_after_its_time(
+    deadline: float | None, now: float, quiet: float, stay: bool
+) -> None:
+    assert stays(Departure("terminate", deadline), now, quiet, margin=60) is stay
 
 
 # --- any sequence of polls -----------------------------------------------------------------------

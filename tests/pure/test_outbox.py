@@ -94,6 +94,14 @@ def test_registration_is_forced():
     assert drained(outbox) == [STARTING, UPTODATE]
 
 
+def test_registrations_that_nobody_heard_become_one():
+    outbox = filled(UPTODATE)
+    for _ in range(3):
+        outbox = reloaded(outbox)
+        outbox.offer(STARTING, 1.0, force=True)
+    assert drained(outbox) == [UPTODATE, STARTING]
+
+
 def test_the_end_of_the_instance_overtakes_all():
     outbox = filled(STARTING, UPTODATE, SPOT, NOTICE)
     assert drained(outbox) == [SPOT, STARTING, UPTODATE, NOTICE]

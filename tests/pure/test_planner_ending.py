@@ -112,6 +112,31 @@ def test_release_that_was_restarted_in_its_bake_while_the_agent_was_away_is_swit
     assert "Revert" in diary.names
 
 
+@both
+def test_release_that_died_in_its_bake_while_the_agent_was_away_is_switched_back(strategy):
+    world, diary = serving(strategy=strategy)
+    world.publish("b", App(dies_after=20.0))
+    world.run(10.0)
+    world.pass_time(600.0)
+    world.restart_agent()
+    world.run(10.0)
+    assert diary.names.count("Revert") == 1
+    assert active_of(world).revision == "a"
+    assert world.reachable
+
+
+def test_release_that_died_after_its_bake_while_the_agent_was_away_is_started_again():
+    world, diary = serving()
+    world.publish("b", App(dies_after=200.0))
+    world.run(10.0)
+    world.pass_time(600.0)
+    world.restart_agent()
+    world.run(10.0)
+    assert "Revert" not in diary.names
+    assert active_of(world).revision == "b"
+    assert world.reachable
+
+
 def test_docker_restarts_a_release_by_itself_only_when_it_has_baked():
     world, diary = serving()
     world.publish("b")
@@ -258,6 +283,34 @@ def test_hook_runs_again_for_the_container_of_the_next_start():
     world.desired = Leave("spot", hook="/pre_shutdown.sh")
     world.run(60.0)
     assert "RunHook" in diary.names
+
+
+def test_leaving_that_was_cut_short_runs_the_hook_and_drains_again_the_next_time():
+    app = App(requests_last=20.0)
+    world, _ = serving(app)
+    world.desired = Leave("stop", hook="/pre_shutdown.sh")
+    world.run(2.0)
+    world.restart_agent()
+    world.run(60.0)
+    diary = write_down(world)
+    begun = world.now
+    world.desired = Leave("spot", begun + 110.0, hook="/pre_shutdown.sh")
+    world.run(60.0)
+    assert diary.names[:2] == ["RunHook", "Route"]
+    assert diary.times(do.Terminate) == [pytest.approx(begun + 20.0, abs=0.35)]
+
+
+@pytest.mark.parametrize("after", [0.0, 2.0, 11.0, 60.0])
+@both
+def test_agent_that_stays_after_all_serves_again(strategy, after):
+    world, _ = serving(App(requests_last=10.0, ends_after=5.0), strategy)
+    world.desired = Leave("spot", world.now + 110.0)
+    world.run(after)
+    world.restart_agent()
+    world.run(60.0)
+    assert world.reachable
+    assert active_of(world).revision == "a"
+    assert len(world.boxes) == 1
 
 
 def test_nothing_is_left_to_do_when_nothing_was_there():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from almagent.core import actions as do
 from almagent.core.memory import Memory, remember
 from almagent.core.model import Leave, Observed, Run, Spec, State, Target
-from almagent.core.planner import lost_first
+from almagent.core.planner import Strategy, lost_first
 from tests.pure.diary import SWITCH, active_of, both, serving
 from tests.pure.host import App, release_of
 
@@ -83,6 +84,37 @@ def test_route_follows_a_container_that_gets_another_address():
     world.settle()
     assert diary.names == ["Route"]
     assert world.routes[80].address == "172.30.1.7"
+
+
+def test_routes_that_the_other_strategy_left_do_not_hide_the_published_ports():
+    world, diary = serving()
+    world.policy = replace(world.policy, strategy=Strategy.RECREATE)
+    world.restart_agent()
+    world.run(60.0)
+    assert diary.names.index("Switch") < diary.names.index("Route")
+    assert world.routes == {}
+    assert active_of(world).published
+    assert world.reachable
+
+
+def test_what_the_other_strategy_published_is_routed_without_a_release():
+    world, diary = serving(strategy=Strategy.RECREATE)
+    world.policy = replace(world.policy, strategy=Strategy.SWITCH)
+    world.restart_agent()
+    world.settle()
+    assert diary.names == ["Route"]
+    assert world.reachable
+
+
+def test_what_cannot_be_published_after_all_keeps_its_routes():
+    world, _ = serving()
+    world.policy = replace(world.policy, strategy=Strategy.RECREATE)
+    world.apps["a"] = App(created=False)
+    world.restart_agent()
+    world.run(5.0)
+    world.routes = {80: Target("172.30.0.99")}
+    world.settle()
+    assert world.reachable
 
 
 @both

@@ -248,6 +248,7 @@ def test_failure_of_another_document_is_not_told():
         (State.RUNNING, {}, AgentStatus(AgentWord.UPTODATE)),
         (State.RUNNING, {"up_for": 2.0}, None),
         (State.RESTARTING, {"up_for": 60.0}, None),
+        (State.PAUSED, {"up_for": 2.0}, None),
         (
             State.EXITED,
             {"up_for": 2.0, "exit_code": 3},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from almagent.clouds import CLOUDS
 from almagent.core.model import Secret
 from almagent.errors import SettingsError
 from almagent.settings_load import Loaded, load
@@ -223,7 +224,7 @@ URL = "must be an http or https URL without user name, query and fragment"
         ("[api]\nclient_secret = 12345", "api.client_secret: must be text"),
         (
             '[cloud]\nprovider = "canary-3f9a1c"',
-            "cloud.provider: must be one of auto, aws, gcp, azure, alicloud, k5, none",
+            f"cloud.provider: must be one of auto, {', '.join(CLOUDS)}, none",
         ),
         ('[deploy]\nstrategy = "Switch"', "deploy.strategy: must be one of auto, switch, recreate"),
         (

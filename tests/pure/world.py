@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from almagent.core import actions as do
-from almagent.core.memory import Memory, failed, forget_gone, remember
+from almagent.core.memory import Memory, failed, forget_gone, remember, stayed
 from almagent.core.model import (
     Container,
     ContainerStatus,
@@ -189,6 +189,8 @@ class World(Host):
         """Seconds to wait, 0.0: look again at once."""
         seen = self.observe()
         self.memory = forget_gone(self.memory, {c.id for c in seen.containers})
+        if isinstance(self.desired, Run):
+            self.memory = stayed(self.memory)
         wanted = lost_first(self.desired, seen, self.memory, self.specs)
         todo = plan(wanted, seen, self.memory, self.policy, self.now)
         self.seen, self.last = seen, todo
@@ -218,7 +220,7 @@ class World(Host):
         containers = sorted(self.boxes.values(), key=lambda box: (box.created, box.id))
         return Observed(
             containers=tuple(self._look_closer(box) for box in containers),
-            routes=dict(self.routes) if self.switching else None,
+            routes=dict(self.routes) if self.switching or self.routes else None,
             preparation=self.preparation,
             busy_ports=dict(self.foreign),
         )

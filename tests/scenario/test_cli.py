@@ -36,6 +36,31 @@ def test_version_imports_nothing_that_takes_time() -> None:
     assert imported & heavy == set()
 
 
+def test_the_docker_library_is_loaded_without_what_it_does_not_need() -> None:
+    code = "import almagent.adapters.docker_engine.client, sys; print('docker', *sys.modules)"
+    program = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith("docker")
+    assert not re.search(r"\bcharset_normalizer\b", done.stdout)
+
+
+STARTS_LEAN = """
+import os
+from almagent.lean import TOLD, start_lean
+start_lean()
+print(os.getpid(), *(os.environ[name] for name in sorted(TOLD)))
+"""
+
+
+def test_the_daemon_starts_lean_and_remains_the_same_process() -> None:
+    environ = {**os.environ, "MALLOC_ARENA_MAX": "3"}
+    environ.pop("FROZENLIST_NO_EXTENSIONS", None)
+    program = [sys.executable, "-c", STARTS_LEAN]
+    with subprocess.Popen(program, env=environ, stdout=subprocess.PIPE, text=True) as child:
+        told, _ = child.communicate(timeout=30)
+    assert told.split() == [str(child.pid), "1", "3", "1"]
+
+
 def test_without_a_command_it_says_which_there_are() -> None:
     done = _almagent()
     assert (done.returncode, done.stdout) == (2, "")
@@ -47,6 +72,38 @@ def test_every_command_explains_itself(command: str) -> None:
     done = _almagent(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: almagent {command} ")
+    assert "\nexit code: 0" in done.stdout
+
+
+COMPLETE = """
+almagent() { "$PYTHON" -m almagent "$@"; }
+. packaging/root/usr/share/bash-completion/completions/almagent
+COMP_WORDS=(almagent "$@") COMP_CWORD=$#
+_almagent
+echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["c"], ["controlplane"]),
+        ([""], list(COMMANDS)),
+        (["plan", "--d"], ["--document"]),
+    ],
+    ids=["one command", "all commands", "an option"],
+)
+def test_the_shell_completes(words: list[str], offered: list[str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", *words],
+        env={**os.environ, "PYTHON": sys.executable},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == offered
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,20 @@ async def test_foreign_things_are_never_touched_and_flushed_rules_are_back(own: 
     await own.back_within(3)
 
 
+async def test_a_foreign_rule_that_takes_the_port_is_told(own: Own):
+    own.nft("add", "table", "ip", "foreign")
+    own.nft("add", "chain", "ip", "foreign", "early", "{ type nat hook output priority -150; }")
+    taking = f"ip daddr 127.0.0.1 tcp dport {PORT} redirect to :9"
+    own.nft("add", "rule", "ip", "foreign", "early", taking)
+    own.agent.api.document = document(own.image, PORT, PAGE="two")
+    taken = f"cannot serve port {PORT}: other NAT rules of this host come first"
+    await own.agent.until(lambda: own.agent.last_error() == taken, "told", 30)
+    own.nft("delete", "table", "ip", "foreign")
+    own.agent.api.document = document(own.image, PORT, PAGE="three")
+    await own.agent.until(lambda: own.agent.words()[-1] == "uptodate", "uptodate", 30)
+    await own.back_within(3)
+
+
 DECOYS = ("almagent-Web01", "my-almagent-Web01-x", "standby")
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -32,11 +30,6 @@ async def cloud(agent: Agent) -> AsyncIterator[AwsPeer]:
         yield peer
 
 
-def notice(seconds: float) -> str:
-    at = datetime.now(UTC) + timedelta(seconds=seconds)
-    return json.dumps({"action": "terminate", "time": at.strftime("%Y-%m-%dT%H:%M:%SZ")})
-
-
 def words_after(agent: Agent, count: int) -> list[str]:
     return [word for word, _ in agent.statuses()][count:]
 
@@ -59,7 +52,7 @@ async def test_a_spot_notice_drains_inside_its_deadline(
         ]
         await asyncio.sleep(0.5)
     began = time.monotonic()
-    await cloud.put(cloud.spot, notice(deadline))
+    await cloud.put(cloud.spot, cloud.notice(deadline))
     await agent.until_told("spot_terminate", patience=1.5)
     if deadline > 20:
         await agent.until(lambda: agent.logged("router.pointed")[-1]["ports"] == [], "closed", 5)
@@ -83,7 +76,7 @@ async def test_a_kept_connection_is_not_cut_while_the_budget_lasts(
     await agent.until_told("uptodate")
     async with load(Target("127.0.0.1", port), rate=20, kept=3) as tallies:
         await asyncio.sleep(1)
-        await cloud.put(cloud.spot, notice(24))
+        await cloud.put(cloud.spot, cloud.notice(24))
         await agent.until_told("spot_terminate")
         await asyncio.sleep(4)
         assert not tallies[1].lost
@@ -99,7 +92,7 @@ async def test_a_notice_in_the_middle_of_a_release_gives_the_candidate_up(
     await agent.until_told("uptodate")
     api.document = document(image, port, PAGE="new", START=60)
     await agent.until_told("updating")
-    await cloud.put(cloud.spot, notice(60))
+    await cloud.put(cloud.spot, cloud.notice(60))
     await agent.until_told("spot_terminate")
     await agent.until(lambda: not agent.containers(), "everything gone")
     await agent.until_told("terminated", 2)
@@ -115,7 +108,7 @@ async def test_killed_in_the_middle_of_a_drain_it_goes_on(
     slow = Tally("in flight")
     flying = asyncio.create_task(one(slow, Target("127.0.0.1", port, path="/slow")))
     await asyncio.sleep(0.5)
-    await cloud.put(cloud.spot, notice(60))
+    await cloud.put(cloud.spot, cloud.notice(60))
     await agent.until(lambda: agent.logged("router.pointed")[-1]["ports"] == [], "closed", 5)
     await agent.end(9)
     await agent.start()
@@ -137,7 +130,7 @@ async def test_a_notice_is_the_first_thing_said_after_an_outage(
     (container,) = agent.running()
     agent.engine.kill(container["Id"])
     await agent.until(lambda: agent.logged("reports.delayed"), "posts fail")
-    await cloud.put(cloud.spot, notice(60))
+    await cloud.put(cloud.spot, cloud.notice(60))
     await agent.until(lambda: agent.logged("agent.leaving"), "noticed")
     count = len(agent.statuses())
     for path in STATUSES:

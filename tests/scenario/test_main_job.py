@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -128,6 +129,24 @@ async def test_a_restarted_agent_leaves_what_runs_alone(agent: Agent, api: Scrip
     assert [c["Id"] for c in agent.containers()] == [before["Id"]]
 
 
+async def test_a_started_agent_registers_before_it_tells_what_it_found(
+    agent: Agent, api: ScriptedApi, document
+):
+    """The first contact comes later than the first look."""
+    agent.settings["api"] = {"start_splay": 10}
+    api.document = document
+    await agent.start()
+    await agent.until_told("uptodate")
+    assert await agent.end() == 0
+    (before,) = agent.running()
+    agent.engine.restart(before["Id"], timeout=0)
+    told = len(agent.statuses())
+    await agent.start()
+    await agent.until_told("uptodate", 2)
+    words = [word for word, _ in agent.statuses()[told:]]
+    assert words == ["starting", "restarting", "running", "uptodate"]
+
+
 @pytest.mark.parametrize("how", ["kill", "remove", "exit", "pause"])
 async def test_a_lost_container_is_back_within_five_seconds(
     agent: Agent, api: ScriptedApi, document, port: int, how: str
@@ -201,6 +220,26 @@ async def test_nothing_defined_means_keep(
     assert await fetch(port) == "one"
 
 
+async def test_that_nothing_is_defined_is_told_each_time_it_begins(
+    agent: Agent, api: ScriptedApi, document
+):
+    def told(times: int) -> Callable[[], bool]:
+        return lambda: [word for word, _ in agent.statuses()].count("notice") == times
+
+    def asked_again(since: int) -> Callable[[], bool]:
+        return lambda: len(api.requests) > since + 1
+
+    api.document = document
+    await agent.start()
+    await agent.until_told("uptodate")
+    for times in (1, 2):
+        api.always(CONFIG, reply(200, b"{}"))
+        await agent.until(told(times), "a notice")
+        api.always(CONFIG, None)
+        await agent.until(asked_again(len(api.requests)), "the document again")
+    assert len(agent.containers()) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "behaviour"),
     [
@@ -238,4 +277,19 @@ async def test_once_tells_by_its_exit_code(agent: Agent, api: ScriptedApi, docum
     await agent.start("--once")
     assert await asyncio.wait_for(agent.process.wait(), 30) == 1
     assert "no/such" in agent.logged("once.failed")[-1]["reason"]
+    word, message = agent.statuses()[-1]
+    assert word == "error"
+    assert "no/such" in message
+    assert len(agent.running()) == 1
+
+
+async def test_once_waits_for_a_document_that_comes_late(
+    agent: Agent, api: ScriptedApi, document: dict[str, object]
+):
+    api.document = document
+    # When the document comes, the agent has already looked, and found nothing to do.
+    api.script(STATUSES[0], reply(202, delay=2))
+    await agent.start("--once")
+    assert agent.process is not None
+    assert await asyncio.wait_for(agent.process.wait(), 20) == 0
     assert len(agent.running()) == 1

@@ -47,7 +47,7 @@ async def test_a_second_agent_leaves_at_once_and_touches_nothing(
     await agent.start()
     assert agent.process is not None
     assert await agent.process.wait() == 1
-    assert time.monotonic() - began < 3  # most of it is the start of the interpreter
+    assert time.monotonic() - began < 10  # most of it is the start of the interpreter
     assert f"process {first.pid} holds it" in agent.logged("agent.not_started")[0]["reason"]
     assert {request.path for request in api.requests[calls:]} <= {"/v3/alm/agent/config"}
     agent.process = first
@@ -102,8 +102,10 @@ async def test_a_damaged_state_starts_nothing_anew(
     (before,) = agent.running()
     await agent.end()
     (agent.directory / "state" / "state.json").write_bytes(content)
+    told = len(agent.statuses())
     await agent.start()
     await agent.until_told("uptodate", 2)
     await asyncio.sleep(0.5)
+    assert [word for word, _ in agent.statuses()[told:]] == ["starting", "running", "uptodate"]
     assert [c["Id"] for c in agent.containers()] == [before["Id"]]
     assert before["State"] == "running"

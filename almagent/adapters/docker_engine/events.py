@@ -35,17 +35,20 @@ async def watch(door: EngineDoor, owner: Owner, *, idle: float = IDLE) -> AsyncI
     since = time.time_ns()
     away = False
     while True:
+        connected = False
         try:
             begin = partial(_begin, owner=owner, since=since)
             async for event in door.stream("watch containers", begin, idle=idle):
-                if not event:  # connected
+                if not event:
+                    connected = True
                     away = _say(away=False, before=away)
                     yield ""
                     continue
                 since = max(since, int(event.get("timeNano", 0)) + 1)
                 yield str(event.get("id", ""))
         except PortError as exc:
-            away = _say(away=True, before=away, reason=str(exc))
+            if not connected:  # one that ends after a long silence is not lost: the next one tells
+                away = _say(away=True, before=away, reason=str(exc))
         await asyncio.sleep(RETRY)
 
 

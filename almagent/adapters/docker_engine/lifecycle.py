@@ -19,11 +19,17 @@ def set_restart(client: Any, container_id: str, name: str) -> None:
     client.update_container(container_id, restart_policy={"Name": name})
 
 
-def start(client: Any, container_id: str) -> None:
-    """A paused container goes on."""
-    if client.inspect_container(container_id)["State"]["Paused"]:
+def start(client: Any, container_id: str, common: Common) -> None:
+    """A paused container goes on. One whose network was pruned while it was stopped gets it back."""
+    data = client.inspect_container(container_id)
+    if data["State"]["Paused"]:
         client.unpause(container_id)
-    else:
+        return
+    try:
+        client.start(container_id)
+    except client.NotFound:
+        if not network.rejoin(client, common.owner, data):
+            raise
         client.start(container_id)
 
 

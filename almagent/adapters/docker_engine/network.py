@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,23 @@ def candidates(taken: Iterable[Subnet]) -> Iterator[Subnet]:
         for subnet in pool.subnets(new_prefix=PREFIX):
             if not any(subnet.overlaps(other) for other in avoid):
                 yield subnet
+
+
+def rejoin(client: Any, owner: Owner, container: Mapping[str, Any]) -> bool:
+    """Connect a stopped container to the owner's network of now, under the address that it had.
+
+    Docker knows its network by an id, which is another one when the network was made anew. False: the one
+    it knows is still there.
+    """
+    endpoint = container["NetworkSettings"]["Networks"].get(owner.network) or {}
+    if any(network["Id"] == endpoint.get("NetworkID") for network in client.networks()):
+        return False
+    ensure(client, owner)
+    client.disconnect_container_from_network(container["Id"], owner.network, force=True)
+    client.connect_container_to_network(
+        container["Id"], owner.network, ipv4_address=address(endpoint)
+    )
+    return True
 
 
 def remove_unused(client: Any, owner: Owner) -> None:

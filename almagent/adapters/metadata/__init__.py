@@ -1,20 +1,19 @@
-"""The clouds: one class each, one table, and finding out which one we are in.
+"""The clouds: one class each, and finding out which one we are in.
 
-A new cloud is one module with a class that has what `Cloud` lists, and one line in `CLOUDS`.
+A new cloud is one module with a class that has what `Cloud` lists, and one line in the table
+`almagent.clouds.CLOUDS`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from pkgutil import resolve_name
 from typing import Protocol
 
 from almagent.adapters.calls import OnCall, uncounted
-from almagent.adapters.metadata.alicloud import Alicloud
-from almagent.adapters.metadata.aws import Aws
-from almagent.adapters.metadata.azure import Azure
 from almagent.adapters.metadata.client import TIMEOUT
-from almagent.adapters.metadata.gcp import Gcp
-from almagent.adapters.metadata.k5 import K5
+from almagent.clouds import CLOUDS
 from almagent.ports import Metadata, Unavailable
 
 DETECTION = 2.0  # seconds for all clouds together: the agent's start waits for it
@@ -29,6 +28,7 @@ class Cloud(Metadata, Protocol):
     """
 
     long_poll: bool
+    makers: tuple[str, ...]  # how the firmware's name of the maker begins, in lower case
 
     def __init__(
         self, base: str = "", *, timeout: float = TIMEOUT, on_call: OnCall = uncounted
@@ -39,34 +39,45 @@ class Cloud(Metadata, Protocol):
         """Whether it is certainly this cloud that answers. May raise Unavailable: it does not."""
 
 
-# In the order of preference, should more than one be recognised: the unmistakable ones first, and the
-# one with an address of its own, which is silent everywhere else, last.
-CLOUDS: dict[str, type[Cloud]] = {
-    "gcp": Gcp,
-    "azure": Azure,
-    "aws": Aws,
-    "k5": K5,
-    "alicloud": Alicloud,
-}
+def class_of(name: str) -> type[Cloud]:
+    """Of the cloud called `name`. Raises KeyError for an unknown name."""
+    found: type[Cloud] = resolve_name(CLOUDS[name])
+    return found
 
 
 async def detect(
     provider: str,
     endpoint: str = "",
     *,
+    known: str = "",
     within: float = DETECTION,
     on_call: OnCall = uncounted,
 ) -> Cloud | None:
     """The cloud called `provider`, unasked; for "auto" the one that answers as only it does.
 
-    None: "none", or no cloud was recognised `within` that many seconds. `name` of the result can be
-    remembered and given as `provider` the next time. Raises KeyError for an unknown name.
+    `known`: the name of the one that was found before. It is asked alone, and stays the one while
+    nobody else is recognised: a service may be silent for a moment, and a disk may move to another
+    cloud. None: "none", or no cloud was recognised `within` that many seconds. Raises KeyError for
+    an unknown name of a provider.
     """
+
+    def make(name: str) -> Cloud:
+        return class_of(name)(endpoint, on_call=on_call)
+
     if provider == "none":
         return None
     if provider != "auto":
-        return CLOUDS[provider](endpoint, on_call=on_call)
-    clouds = [make(endpoint, on_call=on_call) for make in CLOUDS.values()]
+        return make(provider)
+    if known not in CLOUDS:
+        return await _first_recognised([make(name) for name in CLOUDS], within)
+    before = make(known)
+    if await _recognised(before, within / 2):
+        return before
+    others = [make(name) for name in CLOUDS if name != known]
+    return await _first_recognised(others, within / 2) or before
+
+
+async def _first_recognised(clouds: Collection[Cloud], within: float) -> Cloud | None:
     answers = [
         asyncio.create_task(_recognised(cloud, within), name=f"metadata.detect {cloud.name}")
         for cloud in clouds

@@ -27,6 +27,7 @@ class Alicloud:
     """The notices and the identity of an ECS instance."""
 
     name = "alicloud"
+    makers = ("alibaba",)
     long_poll = False
 
     def __init__(

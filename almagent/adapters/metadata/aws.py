@@ -63,6 +63,7 @@ class Aws:
     """The notices and the identity of an EC2 instance, by IMDSv2 wherever it exists."""
 
     name = "aws"
+    makers = ("amazon",)
     long_poll = False
 
     def __init__(

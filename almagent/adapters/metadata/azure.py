@@ -45,6 +45,7 @@ class Azure:
     """
 
     name = "azure"
+    makers = ()  # Microsoft's name is on every Hyper-V machine
     long_poll = False
 
     def __init__(

@@ -68,6 +68,7 @@ class Gcp:
     """
 
     name = "gcp"
+    makers = ("google",)
     long_poll = True
 
     def __init__(

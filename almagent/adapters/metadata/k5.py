@@ -22,6 +22,7 @@ class K5:
     """The identity of an OpenStack server."""
 
     name = "k5"
+    makers = ("fujitsu", "openstack")
     long_poll = False
 
     def __init__(

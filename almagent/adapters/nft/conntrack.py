@@ -29,7 +29,7 @@ def destination(source: Endpoint, dialled: Endpoint) -> str:
         with netlink.netfilter_socket() as sock:
             sock.settimeout(_PATIENCE)
             sock.send(request)
-            kind, body = next(netlink.messages(sock.recv(65536)))
+            kind, _, body = next(netlink.messages(sock.recv(65536)))
     except OSError as exc:
         raise Unavailable(f"cannot ask connection tracking: {exc.strerror or exc}") from exc
     if kind == netlink.NLMSG_ERROR:

@@ -39,13 +39,13 @@ def message(kind: int, payload: bytes) -> bytes:
     return _MESSAGE.pack(_MESSAGE.size + len(body), kind, NLM_F_REQUEST, 0, 0) + body
 
 
-def messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, body) of each message of a datagram; the body includes the netfilter header."""
+def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, port id, body) of each message of a datagram; the body includes the netfilter header."""
     while len(datagram) >= _MESSAGE.size:
-        length, kind, _flags, _sequence, _port = _MESSAGE.unpack_from(datagram)
+        length, kind, _flags, _sequence, port = _MESSAGE.unpack_from(datagram)
         if length < _MESSAGE.size:
             return
-        yield kind, datagram[_MESSAGE.size : length]
+        yield kind, port, datagram[_MESSAGE.size : length]
         datagram = datagram[_padded(length) :]
 
 

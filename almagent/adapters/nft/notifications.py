@@ -56,15 +56,22 @@ class _Transaction:
         if datagram is None:
             self._touched = False
             return True
+        if not self._touched and self._name not in datagram:
+            return False  # most are about the tables of others
         foreign = False
-        for kind, body in netlink.messages(datagram):
-            foreign |= self._read(kind, netlink.body_attributes(body))
+        for kind, port, body in netlink.messages(datagram):
+            foreign |= self._read(kind, port, netlink.body_attributes(body))
         return foreign
 
-    def _read(self, kind: int, found: dict[int, bytes]) -> bool:
-        """Whether this message ends a transaction of somebody else upon our table."""
+    def _read(self, kind: int, port: int, found: dict[int, bytes]) -> bool:
+        """Whether this message ends a transaction of somebody else upon our table.
+
+        Its process number is that of the outermost namespace; in one of its own (a container) the port id
+        is the number by which we know our child, unless another socket has taken it.
+        """
         if kind != _NEWGEN:
             self._touched |= found.get(_NFTA_NAME) == self._name
             return False
         touched, self._touched = self._touched, False
-        return touched and int.from_bytes(found.get(_NFTA_GEN_PROC_PID, b"")) not in self._own
+        whose = {int.from_bytes(found.get(_NFTA_GEN_PROC_PID, b"")), port}
+        return touched and whose.isdisjoint(self._own)

@@ -1,0 +1,72 @@
+"""An agent that comes back with other settings: what its former self left on the host is in nobody's way."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from almagent.wiring import table_name
+from tests.peers.agent import Agent, answers, fetch
+from tests.peers.api import ScriptedApi
+from tests.peers.apps import app
+from tests.peers.images import Images
+from tests.peers.load import Target, load
+from tests.peers.registry import RunningRegistry
+from tests.scenario.releases import HOST, document, outside
+
+
+@pytest.fixture
+def image(shared_registry: RunningRegistry, images: Images) -> str:
+    return shared_registry.push(app(images), "app:1")
+
+
+def has_rules(stack_id: str, flag: str) -> bool:
+    command = ["nft", "list", "table", "ip", table_name(stack_id, flag)]
+    listing = subprocess.run(command, check=False, capture_output=True, text=True)
+    return "dport" in listing.stdout
+
+
+async def again_with(agent: Agent, strategy: str) -> None:
+    await agent.end()
+    agent.configure(deploy={"strategy": strategy})
+    await agent.start()
+
+
+async def test_another_strategy_and_back(agent: Agent, api: ScriptedApi, image: str, port: int):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    await again_with(agent, "recreate")
+    await agent.until(lambda: not has_rules(agent.stack_id, "Web01"), "no rules any more")
+    await agent.until_told("uptodate", 2)
+    assert await fetch(port) == "one"
+    with outside() as there:
+        target = Target(HOST, port, there.machine.path)
+        async with load(target, rate=50, kept=3) as tallies:
+            await again_with(agent, "switch")
+            await agent.until(lambda: has_rules(agent.stack_id, "Web01"), "routed")
+            api.document = document(image, port, PAGE="two")
+            await agent.until(lambda: "two" in tallies[0].bodies, "switched")
+    for tally in tallies:
+        assert not tally.lost, tally
+
+
+async def test_another_flag(agent: Agent, api: ScriptedApi, image: str, port: int):
+    """What served the former one leaves; its rules would keep the traffic from the new one."""
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    (former,) = agent.running()
+    await agent.end()
+    agent.flag = "Web02"
+    agent.configure()
+    api.document = document(image, port, PAGE="other")
+    await agent.start()
+    await agent.until_told("uptodate", 2)
+    assert await answers(port, "other")
+    (container,) = agent.containers()
+    assert container["Names"][0].startswith("/almagent-Web02-")
+    assert not has_rules(agent.stack_id, "Web01")
+    assert agent.words(former["Id"])[-1] == "terminated"
+    assert agent.words()[-4:] == ["stopped", "starting", "installing", "uptodate"]
