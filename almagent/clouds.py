@@ -13,4 +13,5 @@ CLOUDS = {
     "aws": "almagent.adapters.metadata.aws:Aws",
     "k5": "almagent.adapters.metadata.k5:K5",
     "alicloud": "almagent.adapters.metadata.alicloud:Alicloud",
+    "tencent": "almagent.adapters.metadata.tencent:Tencent",
 }

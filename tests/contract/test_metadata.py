@@ -22,6 +22,7 @@ from tests.peers.metadata import (
     MetadataPeer,
     OpenStackPeer,
     Reply,
+    TencentPeer,
 )
 
 SOON = 1767636120.0  # 2026-01-05T18:02:00Z
@@ -153,6 +154,14 @@ WATCHED = [
         Notice("alicloud/spot", True, "terminate at 2026-01-05T18:02:00Z", SOON),
         "2026-01-05 18:02:00",
     ),
+    Watched(
+        "tencent",
+        TencentPeer,
+        TencentPeer.spot,
+        "2026-01-06 02:02:00",
+        Notice("tencent/spot", True, "terminate at 2026-01-05T18:02:00Z", SOON),
+        "2026-01-06T02:02:00Z",
+    ),
 ]
 ONE_PER_PATH = list({watched.path: watched for watched in WATCHED}.values())
 PEERS: dict[str, Callable[[], MetadataPeer]] = {
@@ -160,6 +169,7 @@ PEERS: dict[str, Callable[[], MetadataPeer]] = {
     "gcp": GcpPeer,
     "azure": AzurePeer,
     "alicloud": AlicloudPeer,
+    "tencent": TencentPeer,
     "k5": OpenStackPeer,
 }
 
@@ -242,7 +252,7 @@ async def test_an_undocumented_word_is_unknown(watched: Watched) -> None:
             await make(watched.cloud, peer).notices()
 
 
-@pytest.mark.parametrize("cloud", ["aws", "gcp", "azure", "alicloud"])
+@pytest.mark.parametrize("cloud", ["aws", "gcp", "azure", "alicloud", "tencent"])
 async def test_a_refused_connection_is_unknown(cloud: str) -> None:
     async with PEERS[cloud]() as peer:
         adapter = make(cloud, peer)

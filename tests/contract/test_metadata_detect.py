@@ -22,6 +22,7 @@ from tests.peers.metadata import (
     MetadataPeer,
     OpenStackPeer,
     Reply,
+    TencentPeer,
 )
 
 CLEAR: dict[str, tuple[str, Callable[[], MetadataPeer]]] = {
@@ -33,6 +34,7 @@ CLEAR: dict[str, tuple[str, Callable[[], MetadataPeer]]] = {
     "alicloud": ("alicloud", AlicloudPeer),
     "alicloud hardened": ("alicloud", lambda: AlicloudPeer(v1=False)),
     "alicloud without tokens": ("alicloud", lambda: AlicloudPeer(v2=False)),
+    "tencent": ("tencent", TencentPeer),
     "openstack that copies EC2": ("k5", OpenStackPeer),
 }
 

@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from hashlib import sha256
 from socket import SO_LINGER, SOL_SOCKET
@@ -273,6 +273,22 @@ class AlicloudPeer(TokenPeer):
     def __init__(self, *, v1: bool = True, v2: bool = True) -> None:
         super().__init__(v1=v1, v2=v2)
         self.values = {self.id_path: self.instance_id}
+
+
+class TencentPeer(MetadataPeer):
+    id_path = "/latest/meta-data/instance-id"
+    instance_id = "ins-3g445roi"
+    spot = "/latest/meta-data/spot/termination-time"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = {self.id_path: self.instance_id}
+
+    @staticmethod
+    def notice(seconds: float) -> str:
+        """What `spot` says when the instance is reclaimed in so many seconds."""
+        at = datetime.now(timezone(timedelta(hours=8))) + timedelta(seconds=seconds)
+        return at.strftime("%Y-%m-%d %H:%M:%S")
 
 
 class GcpPeer(MetadataPeer):

@@ -20,6 +20,7 @@ from tests.peers.metadata import (
     GcpPeer,
     MetadataPeer,
     OpenStackPeer,
+    TencentPeer,
     utc,
 )
 from tests.peers.registry import RunningRegistry
@@ -54,6 +55,7 @@ ANNOUNCEMENTS = {
     "azure preemption": Announcement(AzurePeer, AzurePeer.events, lambda: azure("Preempt")),
     "azure termination": Announcement(AzurePeer, AzurePeer.events, lambda: azure("Terminate")),
     "alicloud": Announcement(AlicloudPeer, AlicloudPeer.spot, lambda: utc(60)),
+    "tencent": Announcement(TencentPeer, TencentPeer.spot, lambda: TencentPeer.notice(60)),
 }
 
 
