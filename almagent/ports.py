@@ -141,9 +141,8 @@ class Engine(Protocol):
 class Checkout:
     commit: str  # full
     path: Path  # the exported tree, without .git
-    init_script: (
-        Path | None
-    )  # mobingi-init.sh or mobingi-install.sh of the repository, made executable
+    # mobingi-init.sh or mobingi-install.sh of the repository, made executable
+    init_script: Path | None
 
 
 class Source(Protocol):
@@ -151,8 +150,8 @@ class Source(Protocol):
         """Fetch into the bare mirror, resolve the reference exactly, export that one commit.
 
         The same commit is exported once. Cancelling ends every child process and leaves no half export.
-        Raises Refused (no such repository or reference, login refused, changed host key, caps exceeded),
-        Unavailable (no answer in time).
+        Raises Refused (no such repository or reference, login refused, changed host key, caps exceeded,
+        no room on the disk), Unavailable (no answer in time).
         """
 
     async def collect(self, keep: Collection[str]) -> None:
