@@ -52,10 +52,11 @@ def load(
     layer, warnings = file_layer(file, text) if file else ({}, [])
     layer |= environment(environ, layer)
     layer |= command_line(overrides or {})
-    settings = _check(layer, file or DEFAULT_FILES[0])
+    place = str(file or f"{DEFAULT_FILES[0]} (not there)")
+    settings = _check(layer, place)
     secret, secret_file = _client_secret(settings, layer, environ)
     if not secret:
-        raise SettingsError([_no_secret_line(file or DEFAULT_FILES[0])])
+        raise SettingsError([_no_secret_line(place)])
     for path in (file, secret_file):
         warnings += _mode_warnings(path)
     warnings += _plain_http_warnings(settings.api.url, layer)
@@ -65,7 +66,7 @@ def load(
 # --- the check -----------------------------------------------------------------------------------
 
 
-def _check(layer: Layer, file: Path) -> Settings:
+def _check(layer: Layer, file: str) -> Settings:
     tree: dict[str, Any] = {}
     for key, given in sorted(layer.items(), key=lambda item: -len(item[0])):
         if len(key) == 1:
@@ -80,7 +81,7 @@ def _check(layer: Layer, file: Path) -> Settings:
         raise SettingsError(dict.fromkeys(lines)) from None
 
 
-def _error_line(kind: str, loc: tuple[int | str, ...], layer: Layer, file: Path) -> str:
+def _error_line(kind: str, loc: tuple[int | str, ...], layer: Layer, file: str) -> str:
     key = tuple(str(part) for part in loc[:2])
     within = (given for place, given in layer.items() if place[: len(key)] == key)
     given = layer.get(key) or next(within, None)
@@ -164,7 +165,7 @@ def _read_secret(path: Path, given: Given | None) -> Secret:
     return Secret(text)
 
 
-def _no_secret_line(file: Path) -> str:
+def _no_secret_line(file: str) -> str:
     ways = f"client_secret, client_secret_file or the systemd credential {CREDENTIAL}"
     return f"{file}: api.client_secret: missing; it must be given as one of {ways}"
 
