@@ -87,7 +87,8 @@ async def test_a_slow_starter_loses_nothing(
             began = time.monotonic()
             api.document = document(image, port, PAGE=f"new{number}", **extra)
             await agent.until_told("uptodate", number + 1)
-            assert time.monotonic() - began > (3 if slow == "listens late" else 5)
+            least = 2 if slow == "listens late" else 4  # seconds; the app counts whole ones
+            assert time.monotonic() - began > least
         await asyncio.sleep(1)
     nothing_lost(tallies)
 
