@@ -1,3 +1,3 @@
-from tests.scenario.conftest import agent, api, port, shared_registry
+from tests.scenario.conftest import agent, api, image, port, shared_registry
 
-__all__ = ["agent", "api", "port", "shared_registry"]
+__all__ = ["agent", "api", "image", "port", "shared_registry"]

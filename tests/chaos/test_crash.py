@@ -16,10 +16,7 @@ from almagent.failpoints import VARIABLE
 from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
-from tests.peers.images import Images
 from tests.peers.load import Tally, Target, one
-from tests.peers.registry import RunningRegistry
 from tests.scenario.releases import document
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
@@ -28,11 +25,6 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 UPDATE = ["Prepare", "Create", "Start", "Watch", "Switch", "Terminate", "Kill", "Remove", "Collect"]
 FIRST = ["Prepare", "Create", "Start", "Watch", "Switch", "KeepRestarting"]
 BAD = ["Discard", "Reject"]
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 def test_every_failpoint_is_the_name_of_an_action():

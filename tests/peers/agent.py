@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,16 @@ class Agent:
             with suppress(docker.errors.NotFound):  # likewise
                 self.engine.remove_network(network["Id"])
         await self._remove_table()
+
+    @contextmanager
+    def small_disk(self, megabytes: int) -> Iterator[Path]:
+        """STATE_DIR is a file system of that size."""
+        state = self.directory / "state"
+        state.mkdir(mode=0o700)
+        options = f"size={megabytes}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", state], check=True)
+        yield state
+        subprocess.run(["umount", "--lazy", state], check=True)
 
     async def _remove_table(self) -> None:
         command = ("nft", "delete", "table", "ip", table_name(self.stack_id, self.flag))

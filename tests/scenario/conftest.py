@@ -10,6 +10,8 @@ import pytest
 
 from tests.peers.agent import Agent
 from tests.peers.api import ScriptedApi
+from tests.peers.apps import app
+from tests.peers.images import Images
 from tests.peers.registry import RunningRegistry, registry
 
 
@@ -19,6 +21,12 @@ def shared_registry(
 ) -> Iterator[RunningRegistry]:
     with registry(docker_api, tmp_path_factory.mktemp("registry")) as running:
         yield running
+
+
+@pytest.fixture
+def image(shared_registry: RunningRegistry, images: Images) -> str:
+    """An app that answers at once, in the registry."""
+    return shared_registry.push(app(images), "app:1")
 
 
 @pytest.fixture

@@ -8,11 +8,8 @@ import os
 import stat
 from pathlib import Path
 
-import pytest
-
 from tests.peers.agent import SECRET, Agent, fetch
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
 from tests.peers.gitserver import (  # noqa: F401 - fixtures
     GitHTTPS,
     Repository,
@@ -25,16 +22,10 @@ from tests.peers.gitserver import (  # noqa: F401 - fixtures
     repository,
     sshd,
 )
-from tests.peers.images import Images
-from tests.peers.registry import PASSWORD, RunningRegistry
+from tests.peers.registry import PASSWORD
 from tests.scenario.releases import document
 
 TOKEN = "canary-git-token"
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 async def test_the_commit_is_mounted_and_a_new_one_is_a_new_release(

@@ -12,15 +12,7 @@ import pytest
 
 from tests.peers.agent import Agent, fetch
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
-from tests.peers.images import Images
-from tests.peers.registry import RunningRegistry
 from tests.scenario.releases import document
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 @pytest.fixture

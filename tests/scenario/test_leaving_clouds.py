@@ -10,8 +10,6 @@ import pytest
 
 from tests.peers.agent import Agent
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
-from tests.peers.images import Images
 from tests.peers.metadata import (
     AlicloudPeer,
     AwsPeer,
@@ -23,7 +21,6 @@ from tests.peers.metadata import (
     TencentPeer,
     utc,
 )
-from tests.peers.registry import RunningRegistry
 from tests.scenario.releases import document
 
 INTERVAL = 0.5  # seconds between two polls
@@ -57,11 +54,6 @@ ANNOUNCEMENTS = {
     "alicloud": Announcement(AlicloudPeer, AlicloudPeer.spot, lambda: utc(60)),
     "tencent": Announcement(TencentPeer, TencentPeer.spot, lambda: TencentPeer.notice(60)),
 }
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 async def serve(agent: Agent, peer: MetadataPeer) -> None:

@@ -9,18 +9,10 @@ import pytest
 
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
-from tests.peers.images import Images
 from tests.peers.metadata import AwsPeer, Fault
-from tests.peers.registry import RunningRegistry
 from tests.scenario.releases import document
 
 INTERVAL = 0.25  # seconds between two polls
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 @pytest.fixture

@@ -13,16 +13,11 @@ import pytest
 from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app, healthy_app
+from tests.peers.apps import healthy_app
 from tests.peers.images import Images
 from tests.peers.load import Tally, Target, connect, exchange, load, one
 from tests.peers.registry import RunningRegistry
 from tests.scenario.releases import HOST, document, outside
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 @asynccontextmanager
@@ -62,7 +57,7 @@ async def test_twenty_releases_under_load_lose_nothing(
     for tally in tallies:
         seen = set(tally.bodies)  # a kept connection may miss a release while its own one drains
         assert seen <= {f"r{n}" for n in range(21)}, tally
-        assert len(seen) > 8, tally
+        assert len(seen) > 8 if tally.name.startswith("kept") else {"r1", "r19"} < seen, tally
 
 
 @pytest.mark.timeout(200)
@@ -76,9 +71,9 @@ async def test_a_slow_starter_loses_nothing(
     shared_registry: RunningRegistry,
     images: Images,
 ):
-    extra: dict[str, object] = {"START": 3}
+    extra: dict[str, object] = {"START": 4}  # the app counts whole seconds: at least 3
     if slow == "healthy late":
-        image, extra = shared_registry.push(healthy_app(images), "healthy:1"), {"HEALTHY_AFTER": 5}
+        image, extra = shared_registry.push(healthy_app(images), "healthy:1"), {"HEALTHY_AFTER": 6}
     api.document = document(image, port, PAGE="old", **extra)
     await agent.start()
     await agent.until_told("uptodate")
@@ -87,8 +82,7 @@ async def test_a_slow_starter_loses_nothing(
             began = time.monotonic()
             api.document = document(image, port, PAGE=f"new{number}", **extra)
             await agent.until_told("uptodate", number + 1)
-            least = 2 if slow == "listens late" else 4  # seconds; the app counts whole ones
-            assert time.monotonic() - began > least
+            assert time.monotonic() - began > (3 if slow == "listens late" else 5)
         await asyncio.sleep(1)
     nothing_lost(tallies)
 

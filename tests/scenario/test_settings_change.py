@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import subprocess
 
-import pytest
-
 from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
-from tests.peers.images import Images
 from tests.peers.load import Target, load
-from tests.peers.registry import RunningRegistry
 from tests.scenario.releases import HOST, document, outside
-
-
-@pytest.fixture
-def image(shared_registry: RunningRegistry, images: Images) -> str:
-    return shared_registry.push(app(images), "app:1")
 
 
 def has_rules(stack_id: str, flag: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -134,12 +133,8 @@ async def test_an_image_that_does_not_fit_beside_what_is_there(small: Small):
 
 @pytest.fixture
 def small_state(agent: Agent) -> Iterator[Path]:
-    """STATE_DIR on a file system of 40 MB."""
-    state = agent.directory / "state"
-    state.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", state], check=True)
-    yield state
-    subprocess.run(["umount", "--lazy", state], check=True)
+    with agent.small_disk(40) as state:
+        yield state
 
 
 @pytest.fixture
