@@ -2,7 +2,8 @@
 
 What the rules do: a packet for any IPv4 address of this host, 127.0.0.1 among them, and for a routed
 port goes to the container instead (`prerouting` for those that arrive, `output` for the host's own).
-Connection tracking remembers the choice, so open connections stay where they are when the rules change.
+Connection tracking remembers the choice, so open connections stay where they are when the rules change,
+and forgets what was reset or never answered sooner than elsewhere (`nft/timeouts.py` says why).
 `postrouting` gives the packets a source that the container can answer to where theirs would not do
 (127.0.0.0/8, or another container on the same bridge). `route_localnet` lets 127.0.0.0/8 out to the bridge;
 `guard` keeps it from letting the containers in to services of the host that listen on 127.0.0.1.
@@ -31,7 +32,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 
-from almagent.adapters.nft import conntrack, links, notifications, ruleset
+from almagent.adapters.nft import conntrack, links, notifications, ruleset, timeouts
 from almagent.adapters.nft.command import Nft
 from almagent.core.model import Target
 from almagent.ports import Refused, Unavailable
@@ -82,7 +83,7 @@ class NftRouter:
             await self._load(
                 ruleset.replace_routes(self._table, routes)
                 if intact
-                else ruleset.replace_table(self._table, ruleset.render(self._table, bridge, routes))
+                else self._whole_table(bridge, routes)
             )
             links.route_loopback(bridge)  # after the guard is in force
             links.allow_hairpin(bridge)
@@ -122,7 +123,13 @@ class NftRouter:
 
     async def _listed(self, bridge: str) -> dict[int, Target] | None:
         listing = await self._nft.list_table(self._table)
-        return None if listing is None else ruleset.read(listing, self._table, bridge)
+        if listing is None:
+            return None
+        return ruleset.read(listing, self._table, bridge, timeouts.policy())
+
+    def _whole_table(self, bridge: str, routes: Mapping[int, Target]) -> str:
+        text = ruleset.render(self._table, bridge, routes, timeouts.policy())
+        return ruleset.replace_table(self._table, text)
 
     async def _load(self, script: str) -> None:
         answer = await self._nft.load(script)
@@ -142,9 +149,8 @@ async def unsupported_it_seems(table: str = "almagent") -> str | None:
     """As `supported`, for those who may change nothing: the kernel only says whether it would do it."""
     if not links.may_change():
         return "cannot use nftables: net.ipv4.conf cannot be changed"
-    trial = ruleset.render(f"{table}_trial", "almagent0", _TRIAL, dormant=True)
     try:
-        answer = await Nft().check(trial)
+        answer = await Nft().check(_trial(f"{table}_trial"))
     except Unavailable as exc:
         return f"cannot use nftables: {exc}"
     return None if answer.ok else f"cannot use nftables: {answer.text}"
@@ -159,11 +165,14 @@ async def supported(table: str = "almagent") -> str | None:
     if not links.may_change():
         return "cannot use nftables: net.ipv4.conf cannot be changed"
     name = f"{table}_trial"
-    trial = ruleset.render(name, "almagent0", _TRIAL, dormant=True)
     try:
-        return await _try(Nft(), name, trial)
+        return await _try(Nft(), name, _trial(name))
     except Unavailable as exc:
         return f"cannot use nftables: {exc}"
+
+
+def _trial(table: str) -> str:
+    return ruleset.render(table, "almagent0", _TRIAL, timeouts.policy(), dormant=True)
 
 
 async def _try(nft: Nft, table: str, trial: str) -> str | None:

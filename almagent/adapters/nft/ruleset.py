@@ -14,16 +14,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from almagent.adapters.nft.timeouts import Policy
 from almagent.core.model import Target
 
-_ROUTE = re.compile(r"^\s*tcp dport (\d+) dnat to ([0-9.]+)$", re.MULTILINE)
-_DOOR = re.compile(r"^\s*tcp dport (\d+) dnat to ([0-9.]+:\d+)$", re.MULTILINE)
+_RULE = r'^\s*tcp dport (\d+) ct timeout set "patience" dnat to '
+_ROUTE = re.compile(_RULE + r"([0-9.]+)$", re.MULTILINE)
+_DOOR = re.compile(_RULE + r"([0-9.]+:\d+)$", re.MULTILINE)
+_DURATION = re.compile(r"(?<= : )[0-9dhms]+")
+_PART = re.compile(r"(\d+)([dhms]?)")
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 
 # Numbers are hook priorities: -300 raw, -100 dstnat, 100 srcnat. Ours run ten earlier than Docker's.
 # docker0, br-* and alm* are how bridges of Docker networks are called: by Docker, and by agents like this one.
 # They are rules of their own because older nft takes no wildcard in a set. Ours is taken out before them.
 _TABLE = """\
 table ip {table} {{{flags}
+	ct timeout patience {{
+		protocol tcp
+		l3proto ip
+		policy = {{ {policy} }}
+	}}
+
 	chain guard {{
 		type filter hook prerouting priority -300; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 drop
@@ -60,25 +71,33 @@ table ip {table} {{{flags}
 """
 
 
-def render(table: str, bridge: str, routes: Mapping[int, Target], *, dormant: bool = False) -> str:
+def render(
+    table: str,
+    bridge: str,
+    routes: Mapping[int, Target],
+    policy: Policy,
+    *,
+    dormant: bool = False,
+) -> str:
     """The whole table. `dormant`: the kernel checks and keeps it, but no packet sees it."""
     return _TABLE.format(
         table=table,
         bridge=bridge,
+        policy=", ".join(f"{state} : {seconds}" for state, seconds in policy.items()),
         flags="\n\tflags dormant\n" if dormant else "",
         **{chain: "\n".join(rules) for chain, rules in _chains(routes).items()},
     )
 
 
-def read(listing: str, table: str, bridge: str) -> dict[int, Target] | None:
+def read(listing: str, table: str, bridge: str, policy: Policy) -> dict[int, Target] | None:
     """The routes in a listing of our table; None if anything in it is missing, altered or added."""
     doors = dict(_DOOR.findall(listing))
     routes = {int(p): Target(address, doors.get(p, "")) for p, address in _ROUTE.findall(listing)}
-    return routes if same(listing, render(table, bridge, routes)) else None
+    return routes if same(listing, render(table, bridge, routes, policy)) else None
 
 
 def same(listing: str, other: str) -> bool:
-    """Whether two listings say the same, blank lines and nft's remarks aside."""
+    """Whether two listings say the same, in whichever of nft's spellings."""
     return _lines(listing) == _lines(other)
 
 
@@ -111,9 +130,21 @@ def _chains(routes: Mapping[int, Target]) -> dict[str, list[str]]:
 
 
 def _rule(port: int, destination: str) -> str:
-    return f"tcp dport {port} dnat to {destination}"
+    return f'tcp dport {port} ct timeout set "patience" dnat to {destination}'
 
 
 def _lines(listing: str) -> list[str]:
+    """Without blank lines and remarks."""
     stripped = (line.partition("#")[0].strip() for line in listing.splitlines())
-    return [line for line in stripped if line]
+    return [_plain(line) for line in stripped if line]
+
+
+def _plain(line: str) -> str:
+    """A timeout policy as nft printed it before 1.1, and where /etc/protocols is there."""
+    if line.startswith("policy = {"):
+        return _DURATION.sub(lambda found: str(_seconds(found[0])), line)
+    return "protocol tcp" if line == "protocol 6" else line
+
+
+def _seconds(duration: str) -> int:
+    return sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(duration))
