@@ -80,7 +80,8 @@ def _parser(name: str | None, module: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"almagent {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command, summary in COMMANDS.items():
+    for command in [name] if name else COMMANDS:
+        summary = COMMANDS[command]
         subparser = commands.add_parser(
             command,
             help=summary,

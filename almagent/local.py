@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Self
 
 import structlog
+
+import almagent.adapters.http_library  # noqa: F401  comes before all other parts of aiohttp
+
+# isort: split
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server

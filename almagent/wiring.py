@@ -14,7 +14,6 @@ from almagent.adapters import router as nft
 from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.engine import DockerEngine
 from almagent.adapters.router import NftRouter
-from almagent.adapters.source import GitSourceAdapter
 from almagent.adapters.store import peek
 from almagent.core.cast import Policy, Strategy
 from almagent.ports import PortError, Refused
@@ -24,6 +23,7 @@ from almagent.state import Place, Role, role_in
 if TYPE_CHECKING:
     from almagent.adapters.api import AlmApi
     from almagent.adapters.metadata import Cloud
+    from almagent.adapters.source import GitSourceAdapter
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +44,8 @@ def make_engine(s: Settings, on_call: OnCall = uncounted) -> DockerEngine:
 
 
 def make_source(s: Settings) -> GitSourceAdapter:
+    from almagent.adapters.source import GitSourceAdapter  # noqa: PLC0415  a preview fetches nothing
+
     return GitSourceAdapter(
         state_dir=s.state_dir,
         runtime_dir=s.runtime_dir,

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
-
+from almagent.adapters.http_library import aiohttp
 from almagent.adapters.registry_auth import Login
 from almagent.core.imageref import DEFAULT_REGISTRY, registry_host
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 from typing import TYPE_CHECKING
 
 from almagent.commands import text
 from almagent.commands.options import add_settings_arguments, load_settings
+from almagent.lean import be_brief
 
 if TYPE_CHECKING:
     from almagent.doctor import Result
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    gc.disable()  # a tenth of the time, and it ends before there is much to collect
+    be_brief()
 
     import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
 

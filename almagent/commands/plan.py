@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from almagent.commands import text
 from almagent.commands.options import add_settings_arguments, load_settings
 from almagent.errors import SettingsError
+from almagent.lean import be_brief
 
 if TYPE_CHECKING:
     from almagent.core.explanation import Explanation
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    gc.disable()  # a tenth of the time, and it ends before there is much to collect
+    be_brief()
 
     import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
 

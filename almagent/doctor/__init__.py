@@ -61,7 +61,10 @@ async def examine(
         first = fail("; ".join(exc.lines), fix)
     patient = Patient(loaded or _defaults(), environ, root)
     checks = {name: check for name, check in CHECKS.items() if loaded or name not in NEED_SETTINGS}
-    findings = await asyncio.gather(*(_ask(check, patient) for check in checks.values()))
+    try:
+        findings = await asyncio.gather(*(_ask(check, patient) for check in checks.values()))
+    finally:
+        await patient.close()
     results = dict(zip(checks, findings, strict=True))
     unknown = warn("not known without settings", "see the line settings")
     rest = [Result(name, results.get(name, unknown)) for name in CHECKS]

@@ -87,11 +87,17 @@ def _holder(lock: Path) -> str | None:
 def _locks_in_use() -> set[Path]:
     """Of all agents on this host, as far as their open files can be seen."""
     found = set()
-    for directory in Path("/proc").glob("[0-9]*/fd"):
+    for process in _lock_holders():
         with suppress(OSError):  # ended meanwhile, or not ours to look at
-            names = (file.readlink() for file in directory.iterdir())
+            names = (file.readlink() for file in Path("/proc", process, "fd").iterdir())
             found |= {name for name in names if name.name == LOCK}
     return found
+
+
+def _lock_holders() -> set[str]:
+    """Processes that hold a lock of flock(2), of whatever file: proc_locks(5)."""
+    rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return {row[4] for row in rows if row[1] == "FLOCK"}
 
 
 async def _status(directory: Path) -> dict[str, Any] | None:

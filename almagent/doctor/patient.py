@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from almagent.adapters.alm.transport import Transport
+from almagent.adapters.calls import uncounted
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.core import wire
 from almagent.ports import PortError
@@ -37,6 +38,12 @@ class Patient:
         self.root = root
         self._login: asyncio.Task[wire.Answer] | None = None
         self._engine: asyncio.Task[Engine] | None = None
+        self._transport: Transport | None = None
+
+    async def close(self) -> None:
+        """Nothing is asked after it."""
+        if self._transport is not None:
+            await self._transport.close()
 
     @property
     def settings(self) -> Settings:
@@ -72,22 +79,24 @@ class Patient:
         return self.settings.api.client_id, self.settings.api.client_secret
 
     async def _ask_api(self, request: wire.Request, token: str = "") -> wire.Answer:
+        if self._transport is None:
+            self._transport = self._make_transport()
+        try:
+            async with asyncio.timeout(CALL):
+                return await self._transport.send(request, token)
+        except TimeoutError as exc:
+            text = f"cannot {request.purpose}: no answer within {CALL:g} s"
+            raise PortError(text) from exc
+
+    def _make_transport(self) -> Transport:
         s = self.settings.api
-        transport = Transport(
+        return Transport(
             s.url,
             timeout=CALL,
             ca_file=str(s.ca_file or ""),
             user_agent="almagent-doctor",
-            on_call=lambda _name, _outcome, _seconds: None,
+            on_call=uncounted,
         )
-        try:
-            async with asyncio.timeout(CALL):
-                return await transport.send(request, token)
-        except TimeoutError as exc:
-            text = f"cannot {request.purpose}: no answer within {CALL:g} s"
-            raise PortError(text) from exc
-        finally:
-            await transport.close()
 
     async def _ask_docker(self) -> Engine:
         door = EngineDoor(self.settings.docker.host, CALL)

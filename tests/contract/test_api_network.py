@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -148,6 +149,13 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
     return make
 
 
+def showing(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What a server is to have that shows this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 @pytest.mark.parametrize(
     ("host", "known", "works"),
     [("localhost", True, True), ("localhost", False, False), ("other.test", True, False)],
@@ -157,10 +165,8 @@ async def test_tls_is_always_verified(
     authority: Callable[[str], tuple[Path, Path]], host: str, known: bool, works: bool
 ):
     certificate, key = authority(host)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
     async with (
-        ScriptedApi(tls=context) as api,
+        ScriptedApi(tls=showing(certificate, key)) as api,
         client(api, ca_file=str(certificate) if known else "") as alm,
     ):
         if works:
@@ -169,6 +175,44 @@ async def test_tls_is_always_verified(
             with pytest.raises(Unavailable, match="the certificate of localhost is not trusted"):
                 await alm.fetch_document()
             assert api.requests == []
+
+
+async def test_the_trust_store_of_the_system_is_used(
+    authority: Callable[[str], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = authority("localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with ScriptedApi(tls=showing(certificate, key)) as api, client(api) as alm:
+        assert await alm.fetch_document()
+
+
+WITHOUT_A_CONTEXT = """
+import asyncio, sys
+from almagent.adapters.http_library import aiohttp
+
+async def ask(url):
+    async with aiohttp.ClientSession() as session:
+        try:
+            await session.get(url)
+        except aiohttp.ClientConnectorCertificateError:
+            print("not trusted")
+
+asyncio.run(ask(sys.argv[1]))
+"""
+
+
+async def test_who_brings_no_trust_store_trusts_nobody(
+    authority: Callable[[str], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+):
+    """The library is loaded without the system's, which takes long to read."""
+    certificate, key = authority("localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with ScriptedApi(tls=showing(certificate, key)) as api:
+        program = (sys.executable, "-c", WITHOUT_A_CONTEXT, api.url)
+        child = await asyncio.create_subprocess_exec(*program, stdout=subprocess.PIPE)
+        out, _ = await child.communicate()
+        assert out == b"not trusted\n"
+        assert api.requests == []
 
 
 async def test_an_api_without_tls_says_so():

@@ -12,12 +12,11 @@ import ssl
 import time
 from typing import Any
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from almagent.adapters.alm.proxies import proxy_for
 from almagent.adapters.calls import OnCall
+from almagent.adapters.http_library import aiohttp
 from almagent.adapters.threads import Door
 from almagent.core.wire import Answer, Request
 from almagent.ports import Refused, Unavailable
@@ -50,7 +49,7 @@ class Transport:
         self._base = url.rstrip("/")
         self._host = URL(url).host or url
         self._proxy = _proxy(URL(url))
-        self._tls = _tls(ca_file)
+        self._tls = _tls(ca_file, needed=_speaks_tls(URL(url), self._proxy))
         self._timeout = timeout
         self._headers = {
             "Accept": "application/json",
@@ -109,7 +108,7 @@ class Transport:
         return self._open_session
 
 
-class _Resolver(AbstractResolver):
+class _Resolver(aiohttp.abc.AbstractResolver):
     """The system's own, behind a door: a dead name server blocks nobody else and keeps nothing alive."""
 
     def __init__(self, timeout: float) -> None:
@@ -118,10 +117,10 @@ class _Resolver(AbstractResolver):
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    ) -> list[aiohttp.abc.ResolveResult]:
         found = await self._door.call(_look_up, host, port, family, timeout=self._timeout)
         return [
-            ResolveResult(
+            aiohttp.abc.ResolveResult(
                 hostname=host,
                 host=str(address[0]),
                 port=port,
@@ -161,14 +160,17 @@ def _reason(error: Exception, host: str) -> str:
     return f"the request to {host} failed ({type(error).__name__})"
 
 
-def _tls(ca_file: str) -> ssl.SSLContext | bool:
-    """The system's trust store, and `ca_file` beside it. Without one: True, the context that aiohttp has made.
+def _speaks_tls(*urls: URL | None) -> bool:
+    return any(url.scheme == "https" for url in urls if url)
 
-    One more would be 1 MB, and 20 ms to read the store again.
-    """
-    if not ca_file:
+
+def _tls(ca_file: str, *, needed: bool) -> ssl.SSLContext | bool:
+    """The system's trust store, which takes 25 ms and 1 MB, and `ca_file` beside it. True: none is needed."""
+    if not (needed or ca_file):
         return True
     context = ssl.create_default_context()
+    if not ca_file:
+        return context
     try:
         context.load_verify_locations(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one

@@ -8,13 +8,14 @@ other outcome is Unavailable, because a service that is broken does not announce
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import aiohttp
+from urllib.parse import urlsplit
 
 from almagent.adapters.calls import OnCall, uncounted
+from almagent.adapters.http_library import aiohttp
 from almagent.ports import Unavailable
 
 TIMEOUT = 2.0  # seconds for one exchange; AWS's own agents use the same
@@ -49,6 +50,7 @@ class Client:
 
     def __init__(self, base: str, *, timeout: float, on_call: OnCall = uncounted) -> None:
         self._base = base.rstrip("/")
+        self._tls = ssl.create_default_context() if urlsplit(base).scheme == "https" else True
         self._on_call = on_call  # hears the path and the HTTP status, or "failed"
         self.timeout = timeout  # seconds
 
@@ -95,7 +97,7 @@ class Client:
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True),
+            connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
