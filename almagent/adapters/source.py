@@ -15,14 +15,15 @@ import structlog
 from almagent.adapters.git.access import Access, Doorkeeper
 from almagent.adapters.git.durable import flush_file_system, flush_names
 from almagent.adapters.git.export import (
+    Caps,
     find_lfs_pointers,
     judge_tree,
     read_init_script,
     write_tree,
 )
-from almagent.adapters.git.history import Commit, read_commit
 from almagent.adapters.git.hostkeys import HostKeys
 from almagent.adapters.git.mirror import Mirror
+from almagent.adapters.git.objects import describe, find_commit
 from almagent.adapters.git.releases import Releases, repository_key
 from almagent.adapters.git.remote import FULL_COMMIT, Remote
 from almagent.adapters.git.room import NoRoom, Room, TooLarge, room_for_fetch
@@ -36,7 +37,6 @@ from almagent.ports import Checkout, Progress, Refused, Unavailable, no_progress
 
 log = structlog.get_logger(__name__)
 
-READ_TIMEOUT = 60  # seconds to look at tens of thousands of files on a slow disk
 REMOVE_TIMEOUT = 120  # seconds to remove several times as many
 FLUSH_TIMEOUT = 120  # seconds for a slow disk to take them, with all that others have written
 
@@ -61,8 +61,7 @@ class GitSourceAdapter:
     ) -> None:
         self._mirrors = state_dir / "mirror"
         self._timeout = timeout
-        self._max_files = max_files
-        self._max_bytes = max_bytes
+        self._caps = Caps(max_files, max_bytes)
         self._host_keys = HostKeys(known_hosts_file, state_dir / "known_hosts")
         self._doorkeeper = Doorkeeper(runtime_dir, self._host_keys)
         self._releases = Releases(state_dir / "releases", keep_releases)
@@ -70,6 +69,9 @@ class GitSourceAdapter:
         self._branches: dict[str, set[str]] = {}  # per URL: references known to be branches
         self._swept = False
         self._turn = asyncio.Lock()
+        self._new: tuple[Path, str] | None = (
+            None  # mirror and commit that are still to be described
+        )
         self._door = Door("source", limit=2)
 
     async def checkout(self, source: GitSource, progress: Progress = no_progress) -> Checkout:
@@ -83,10 +85,16 @@ class GitSourceAdapter:
             return await self._refresh(source, Mirror(self._mirrors / f"{key}.git"), progress)
 
     async def collect(self, keep: Collection[str]) -> None:
-        """While a checkout runs this does nothing: the next call will find the same."""
+        """While a checkout runs this does nothing: the next call will find the same.
+
+        No release waits for this, so it is also the time to tell about the commit that was exported last.
+        """
         if self._turn.locked():
             return
         async with self._in_turn("cannot remove old code"):
+            if self._new:
+                await describe(self._git, *self._new)
+                self._new = None
             used = await self._door.call(self._releases.collect, keep, timeout=REMOVE_TIMEOUT)
             for path in self._mirrors.glob("*.git"):
                 mirror = Mirror(path)
@@ -122,10 +130,10 @@ class GitSourceAdapter:
         while True:
             existed = mirror.exists
             try:
-                room = room_for_fetch(self._git.directory, self._max_bytes)
+                room = room_for_fetch(self._git.directory, self._caps.bytes)
                 await self._open(mirror, source)
                 commit, listing = await self._obtain(source, mirror, room, progress)
-                found = self._releases.find(mirror.path.stem, commit.sha)
+                found = self._releases.find(mirror.path.stem, commit)
                 return found or await self._export(mirror, commit, listing)
             except Missing as exc:
                 raise Refused(_not_found(source, str(exc))) from exc
@@ -151,7 +159,7 @@ class GitSourceAdapter:
 
     async def _obtain(
         self, source: GitSource, mirror: Mirror, room: Room, progress: Progress
-    ) -> tuple[Commit, bytes]:
+    ) -> tuple[str, bytes]:
         """The commit that is meant and its listing. One that is named in full may be here already."""
         if FULL_COMMIT.fullmatch(source.reference):
             with suppress(Damaged, Missing):
@@ -187,12 +195,11 @@ class GitSourceAdapter:
         full = room.failure(finished.errors)
         return changed or full or fetch_failure(source.url, finished.errors, access.secrets)
 
-    async def _look_at(self, mirror: Mirror, name: str) -> tuple[Commit, bytes]:
+    async def _look_at(self, mirror: Mirror, name: str) -> tuple[str, bytes]:
         """The commit and the listing of its tree, both read at the same time."""
         listing = asyncio.create_task(self._list(mirror, name))
         try:
-            commit = await self._door.call(read_commit, mirror.path, name, timeout=READ_TIMEOUT)
-            return commit, await listing
+            return await find_commit(self._git, mirror, name), await listing
         finally:
             listing.cancel()
             await asyncio.gather(listing, return_exceptions=True)
@@ -200,36 +207,39 @@ class GitSourceAdapter:
     async def _list(self, mirror: Mirror, name: str) -> bytes:
         listed = await self._git.run(mirror.path, "ls-tree", "-r", "-l", "-z", name)
         if len(listed.output) > MAX_OUTPUT:
-            raise TreeError(f"it has more than {self._max_files} files")
+            raise TreeError(f"it has more than {self._caps.files} files")
         if listed.returncode != 0:
             raise Damaged(last_words(listed.errors, ()))
         return listed.output
 
-    async def _export(self, mirror: Mirror, commit: Commit, listing: bytes) -> Checkout:
+    async def _export(self, mirror: Mirror, commit: str, listing: bytes) -> Checkout:
         started = time.monotonic()
-        tree = self._releases.begin(mirror.path.stem, commit.sha)
+        tree = self._releases.begin(mirror.path.stem, commit)
         try:
-            caps = (self._max_files, self._max_bytes)
-            judge = partial(judge_tree, mirror.path, listing, tree, *caps)
-            entries = await write_tree(
-                *(self._git, mirror.path, commit.sha, tree),
-                judge=lambda: self._door.call(judge, timeout=READ_TIMEOUT),
-            )
-            await self._warn(mirror, entries, tree)
+            files, size = await self._write(mirror, commit, listing, tree)
             done = await self._complete(tree)
         finally:
             if tree.exists():
                 await self._door.call(self._releases.abandon, tree, timeout=REMOVE_TIMEOUT)
         log.info(
             "source.exported",
-            commit=commit.sha,
-            authored=commit.authored,
-            summary=commit.summary,
-            files=len(entries),
-            bytes=sum(entry.size for entry in entries),
+            commit=commit,
+            files=files,
+            bytes=size,
             took_s=round(time.monotonic() - started, 3),
         )
+        self._new = (mirror.path, commit)
         return done
+
+    async def _write(
+        self, mirror: Mirror, commit: str, listing: bytes, tree: Path
+    ) -> tuple[int, int]:
+        """How many files, and their bytes."""
+        where = (self._git, mirror.path)
+        judge = partial(judge_tree, *where, listing, tree, caps=self._caps, door=self._door)
+        entries = await write_tree(*where, commit, tree, judge)
+        await self._warn(mirror, entries, tree)
+        return len(entries), sum(entry.size for entry in entries)
 
     async def _complete(self, tree: Path) -> Checkout:
         """Names come last, after all that they stand for is on the disk."""
@@ -244,9 +254,7 @@ class GitSourceAdapter:
     async def _warn(self, mirror: Mirror, entries: list[Entry], tree: Path) -> None:
         """Tell what a person would expect to be there, but is not."""
         submodules = [entry.path for entry in entries if entry.is_submodule]
-        pointers = await self._door.call(
-            find_lfs_pointers, mirror.path, entries, tree, timeout=READ_TIMEOUT
-        )
+        pointers = await find_lfs_pointers(self._git, mirror.path, entries, tree, self._door)
         for event, paths in (("source.submodules", submodules), ("source.lfs_pointers", pointers)):
             if paths:
                 log.warning(event, count=len(paths), first=printable(paths[0]))

@@ -7,13 +7,15 @@ import stat
 from asyncio.subprocess import DEVNULL
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 from typing import BinaryIO
 
 import structlog
 
-from almagent.adapters.git.history import read_blobs
+from almagent.adapters.git.descriptors import closing
+from almagent.adapters.git.objects import read_blobs
 from almagent.adapters.git.room import check_room_for_tree
 from almagent.adapters.git.runner import Git, child, run
 from almagent.adapters.git.tree import (
@@ -25,32 +27,46 @@ from almagent.adapters.git.tree import (
     parse_listing,
 )
 from almagent.adapters.git.verdicts import Damaged, last_words
+from almagent.adapters.threads import Door
 
 log = structlog.get_logger(__name__)
 
 INIT_SCRIPTS = ("mobingi-init.sh", "mobingi-install.sh")  # the first that is there counts
 MAX_INIT_SCRIPT = 1 << 20  # bytes
-MAX_ATTRIBUTES = 1 << 20  # bytes of a .gitattributes file that are looked at
+MAX_ATTRIBUTES = 100  # .gitattributes files that are looked at
+MAX_ATTRIBUTES_SIZE = 100_000  # bytes of one of them
+READ_TIMEOUT = 60  # seconds to look at tens of thousands of files on a slow disk
 PIPE_SIZE = 1 << 20  # bytes that git may be ahead of tar
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LFS_SIZES = range(100, 1024)  # bytes of a pointer; the specification allows less than 1024
 
 
-def judge_tree(
-    mirror: Path, listing: bytes, into: Path, max_files: int, max_bytes: int
+@dataclass(frozen=True, slots=True)
+class Caps:
+    files: int
+    bytes: int
+
+
+async def judge_tree(
+    git: Git, mirror: Path, listing: bytes, into: Path, *, caps: Caps, door: Door
 ) -> list[Entry]:
     """The entries of a listing that may be written below `into`. Raises TreeError, NoRoom, Damaged."""
+    entries = await door.call(_accept, listing, caps, timeout=READ_TIMEOUT)
+    links = links_to_read(entries)
+    targets = await read_blobs(git, mirror, [link.sha for link in links])
+    names = [link.path for link in links]
+    found = dict(zip(names, map(os.fsdecode, targets), strict=True))
+    await door.call(check_links, entries, found, timeout=READ_TIMEOUT)
+    await door.call(check_room_for_tree, entries, into, timeout=READ_TIMEOUT)
+    return entries
+
+
+def _accept(listing: bytes, caps: Caps) -> list[Entry]:
     try:
-        entries = check_entries(parse_listing(listing), max_files, max_bytes)
+        return check_entries(parse_listing(listing), caps.files, caps.bytes)
     except ValueError as exc:  # git has no size for an object that it cannot read
         raise Damaged("an object is missing or broken") from exc
-    links = links_to_read(entries)
-    targets = read_blobs(mirror, [link.sha for link in links]) if links else []
-    names = [link.path for link in links]
-    check_links(entries, dict(zip(names, map(os.fsdecode, targets), strict=True)))
-    check_room_for_tree(entries, into)
-    return entries
 
 
 async def write_tree(
@@ -62,16 +78,16 @@ async def write_tree(
     """
     theirs, ours = os.pipe()
     archive = git.command(mirror, "archive", "--format=tar", commit)
-    extract = ["tar", "--extract", f"--file=/dev/fd/{theirs}", f"--directory={into}"]
+    extract = ["tar", "--extract", "--file=-", f"--directory={into}"]
     extract += ["--no-same-owner", "--no-same-permissions"]
-    with closing_fd(theirs), ExitStack() as until_started:
-        until_started.enter_context(closing_fd(ours))
+    with closing(theirs), ExitStack() as until_started:
+        until_started.enter_context(closing(ours))
         with suppress(OSError):  # a smaller one is only slower
             fcntl(ours, F_SETPIPE_SZ, PIPE_SIZE)
         async with child(git, archive, stdout=ours, stderr=DEVNULL) as writer:
             until_started.close()  # else tar would never see the end of its input
             entries = await judge()
-            extracted = await run(git, extract, pass_fd=theirs)
+            extracted = await run(git, extract, stdin=theirs)
             if extracted.returncode != 0:
                 raise TreeError(f"tar says: {last_words(extracted.errors, ())}")
             if await writer.wait() != 0:
@@ -79,25 +95,25 @@ async def write_tree(
             return entries
 
 
-@contextmanager
-def closing_fd(fd: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def find_lfs_pointers(mirror: Path, entries: Sequence[Entry], tree: Path) -> list[str]:
+async def find_lfs_pointers(
+    git: Git, mirror: Path, entries: Sequence[Entry], tree: Path, door: Door
+) -> list[str]:
     """Paths whose content is elsewhere: git-lfs is not used, what is deployed is the pointer."""
-    attributes = [
-        entry.sha
-        for entry in entries
-        if entry.path.rpartition("/")[2] == ".gitattributes" and entry.size <= MAX_ATTRIBUTES
-    ]
-    if not attributes or not any(b"filter=lfs" in text for text in read_blobs(mirror, attributes)):
+    attributes = [entry.sha for entry in entries if _tells_attributes(entry)]
+    texts = await read_blobs(git, mirror, attributes[:MAX_ATTRIBUTES])
+    if not any(b"filter=lfs" in text for text in texts):
         return []
     small = [e.path for e in entries if e.size in _LFS_SIZES and not e.is_link]
-    return [path for path in small if _begins_with(tree / path, _LFS_POINTER)]
+    return await door.call(_pointers, tree, small, timeout=READ_TIMEOUT)
+
+
+def _tells_attributes(entry: Entry) -> bool:
+    name = entry.path.rpartition("/")[2]
+    return name == ".gitattributes" and 0 < entry.size <= MAX_ATTRIBUTES_SIZE
+
+
+def _pointers(tree: Path, paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if _begins_with(tree / path, _LFS_POINTER)]
 
 
 def _begins_with(path: Path, start: bytes) -> bool:

@@ -26,10 +26,10 @@ NOT_INSTALLED = 127  # the shell's exit code for a program that is not there
 # PR_SET_PDEATHSIG would reach only the first of them.
 # Writing beyond `ulimit -f` is to fail with a message (EFBIG), not to kill without one (SIGXFSZ).
 _GUARD = """
-trap '' XFSZ; ulimit -f "$1" || :; shift
+trap '' XFSZ; ulimit -f "$1" || :; input=$2; shift 2
 exec 3<&0
 (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 &
-exec "$@" 3<&- </dev/null
+exec "$@" 3<&- <"$input"
 """
 
 # Nothing that a repository, a document or the host brings is run, asked for or followed.
@@ -102,10 +102,10 @@ def _environment(git: Git) -> dict[str, str]:
 
 
 async def run(
-    git: Git, argv: Sequence[str], *, progress: Progress | None = None, pass_fd: int | None = None
+    git: Git, argv: Sequence[str], *, progress: Progress | None = None, stdin: int | None = None
 ) -> Finished:
     """Run to the end. Ending the awaiting task ends the child and all its descendants."""
-    async with child(git, argv, pass_fd=pass_fd) as process:
+    async with child(git, argv, stdin=stdin) as process:
         output, errors = await asyncio.gather(
             _read_output(process), _read_errors(process, progress)
         )
@@ -117,23 +117,27 @@ async def child(
     git: Git,
     argv: Sequence[str],
     *,
+    stdin: int | None = None,
     stdout: int = PIPE,
     stderr: int = PIPE,
-    pass_fd: int | None = None,
 ) -> AsyncIterator[Process]:
-    """A child in a process group of its own, which has ended when the block is left."""
+    """A child in a process group of its own, which has ended when the block is left.
+
+    It reads what `stdin` is open for, from the beginning, or nothing.
+    """
     blocks = str(git.largest_file // 512)  # what POSIX counts in for `ulimit -f`
+    source = "/dev/null" if stdin is None else f"/dev/fd/{stdin}"
     theirs, ours = os.pipe()
     try:
         starting = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
-                *("/bin/sh", "-c", _GUARD, "guard", blocks, *argv),
+                *("/bin/sh", "-c", _GUARD, "guard", blocks, source, *argv),
                 stdin=theirs,
                 stdout=stdout,
                 stderr=stderr,
                 env=_environment(git),
                 cwd=git.directory,
-                pass_fds=() if pass_fd is None else (pass_fd,),
+                pass_fds=() if stdin is None else (stdin,),
                 start_new_session=True,
                 umask=0o022,
             )

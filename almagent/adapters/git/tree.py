@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+from sys import intern
 from typing import NamedTuple
 
 MAX_LINKS = 5_000  # symbolic links; package managers make some thousand
@@ -39,11 +41,10 @@ class Entry(NamedTuple):
 
 def parse_listing(listing: bytes) -> Iterator[Entry]:
     """The output of `git ls-tree -r -l -z`."""
-    for line in listing.split(b"\0"):
-        if line:
-            facts, _, path = line.partition(b"\t")
-            mode, _, sha, size = facts.decode("ascii").split()
-            yield Entry(mode, sha, 0 if size == "-" else int(size), os.fsdecode(path))
+    for line in re.finditer(rb"[^\0]+", listing):
+        facts, _, path = line[0].partition(b"\t")
+        mode, _, sha, size = facts.decode("ascii").split()
+        yield Entry(intern(mode), sha, 0 if size == "-" else int(size), os.fsdecode(path))
 
 
 def check_entries(entries: Iterable[Entry], max_files: int, max_bytes: int) -> list[Entry]:

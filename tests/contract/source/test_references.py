@@ -211,6 +211,20 @@ async def test_lfs_pointers_and_submodules_are_told(
     assert events(logs, "source.submodules")[0]["first"] == "s"
 
 
+async def test_it_is_told_what_people_know_the_commit_by(
+    make_source: Make, repository: Repository, url: str
+):
+    commit = repository.commit({"a": "1"})
+    source = make_source()
+    with capture_logs() as logs:
+        await source.checkout(GitSource(url))
+        for _ in range(2):
+            await source.collect([])
+    (told,) = events(logs, "source.commit")
+    assert (told["commit"], told["summary"]) == (commit, "c")
+    assert told["authored"] == "2023-11-14T22:13:21+00:00"
+
+
 # --- the same again ------------------------------------------------------------------------------
 
 
