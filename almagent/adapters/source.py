@@ -69,9 +69,8 @@ class GitSourceAdapter:
         self._branches: dict[str, set[str]] = {}  # per URL: references known to be branches
         self._swept = False
         self._turn = asyncio.Lock()
-        self._new: tuple[Path, str] | None = (
-            None  # mirror and commit that are still to be described
-        )
+        # mirror and commit, until it has been told what people know that by
+        self._exported: tuple[Path, str] | None = None
         self._door = Door("source", limit=2)
 
     async def checkout(self, source: GitSource, progress: Progress = no_progress) -> Checkout:
@@ -87,14 +86,11 @@ class GitSourceAdapter:
     async def collect(self, keep: Collection[str]) -> None:
         """While a checkout runs this does nothing: the next call will find the same.
 
-        No release waits for this, so it is also the time to tell about the commit that was exported last.
+        No release waits for this, so afterwards it tells about the commit that was exported last.
         """
         if self._turn.locked():
             return
         async with self._in_turn("cannot remove old code"):
-            if self._new:
-                await describe(self._git, *self._new)
-                self._new = None
             used = await self._door.call(self._releases.collect, keep, timeout=REMOVE_TIMEOUT)
             for path in self._mirrors.glob("*.git"):
                 mirror = Mirror(path)
@@ -102,6 +98,9 @@ class GitSourceAdapter:
                     await self._tidy(mirror)
                 else:
                     await self._door.call(mirror.discard, timeout=REMOVE_TIMEOUT)
+            if self._exported and self._exported[0].exists():
+                await describe(self._git, *self._exported)
+            self._exported = None
 
     @asynccontextmanager
     async def _in_turn(self, what: str) -> AsyncIterator[None]:
@@ -228,7 +227,7 @@ class GitSourceAdapter:
             bytes=size,
             took_s=round(time.monotonic() - started, 3),
         )
-        self._new = (mirror.path, commit)
+        self._exported = (mirror.path, commit)
         return done
 
     async def _write(

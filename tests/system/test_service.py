@@ -35,6 +35,7 @@ def test_all_it_does_works_inside_its_sandbox(site: Site):
     machine = site.machine
     container = json.loads(machine.run("docker", "inspect", *site.containers()))[0]
     assert container["Config"]["Labels"]["almagent.commit"]
+    machine.until(lambda: '"source.commit"' in machine.journal(), "what the commit is known by")
     assert "dnat to" in machine.run("nft", "list", "ruleset")
     network = next(iter(container["NetworkSettings"]["Networks"].values()))["NetworkID"]
     bridge = machine.shell(f"docker network inspect {network} -f '{{{{json .Options}}}}'")
