@@ -155,6 +155,7 @@ async def test_a_release_that_fails_leaves_the_old_one_serving(
         api.document = document(image, port, PAGE="new", **environment)
         await agent.until_told("error")
         await agent.until(lambda: len(agent.containers()) == 1, "candidate removed")
+        await agent.until(lambda: tallies[0].sent > 10, "more requests: some fail at once")
     nothing_lost(tallies)
     assert cause in agent.last_error()
     assert set(tallies[0].bodies) == {"old"}
