@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,24 +14,12 @@ from almagent.adapters.nft.command import Nft
 from almagent.adapters.router import NftRouter, supported
 from almagent.core.model import Target
 from almagent.ports import Refused, Unavailable
-from tests.peers.netns import Lan, inside, lan, run
+from tests.contract.conftest import TABLE
+from tests.peers.netns import Lan, run
 
 OLD = "10.77.0.2"
-TABLE = "almagent_test"
 PORT = 8080
 LOCALNET = Path("/proc/sys/net/ipv4/conf/br0/route_localnet")
-
-
-@pytest.fixture
-def net() -> Iterator[Lan]:
-    """The test itself runs in the namespace of the host."""
-    with lan() as built, inside(built.host.path):
-        yield built
-
-
-@pytest.fixture
-def router(net: Lan) -> NftRouter:
-    return NftRouter(table=TABLE, bridge=lambda: net.bridge)
 
 
 @pytest.mark.parametrize("bridge", ["", "br9", 'br0" drop #', "a-name-that-is-too-long"])

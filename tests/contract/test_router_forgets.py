@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,10 +14,10 @@ import pytest
 from almagent.adapters.nft import ruleset, timeouts
 from almagent.adapters.router import NftRouter
 from almagent.core.model import Target
-from tests.peers.netns import Dialogue, Lan, Server, dial, inside, lan, listening, run, unconnected
+from tests.contract.conftest import TABLE
+from tests.peers.netns import Dialogue, Lan, Server, dial, listening, run, unconnected
 
 OLD, NEW, HOST = "10.77.0.2", "10.77.0.3", "192.0.2.1"
-TABLE = "almagent_test"
 PORT, CLIENT_PORT = 8080, 45678
 TO_OLD = {PORT: Target(OLD, "10.77.0.1:32768")}
 TO_NEW = {PORT: Target(NEW, "10.77.0.1:32770")}
@@ -25,24 +25,11 @@ SETTINGS = Path("/proc/sys/net/netfilter")
 
 
 @pytest.fixture
-def net() -> Iterator[Lan]:
-    """The test itself runs in the namespace of the host."""
-    with lan() as built, inside(built.host.path):
-        for address in (OLD, NEW):
-            built.container(address)
-        yield built
-
-
-@pytest.fixture
-def router(net: Lan) -> NftRouter:
-    return NftRouter(table=TABLE, bridge=lambda: net.bridge)
-
-
-@pytest.fixture
 async def new(net: Lan) -> AsyncIterator[None]:
+    net.container(OLD)
     async with AsyncExitStack() as stack:
         for where, address, port in (
-            (net.containers[NEW].path, NEW, PORT),
+            (net.container(NEW).path, NEW, PORT),
             (net.host.path, "10.77.0.1", 32770),
         ):
             server = Server(NEW)

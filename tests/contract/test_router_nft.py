@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,25 +17,13 @@ import pytest
 from almagent.adapters.nft.command import Nft
 from almagent.adapters.router import NftRouter
 from almagent.core.model import Target
+from tests.contract.conftest import TABLE
 from tests.contract.test_router import hearing, is_heard
-from tests.peers.netns import Lan, Server, dial, inside, lan, run
+from tests.peers.netns import Lan, Server, dial, inside, run
 
 OLD, NEW = "10.77.0.2", "10.77.0.3"
-TABLE = "almagent_test"
 PORT = 8080
 LOCALNET = Path("/proc/sys/net/ipv4/conf/br0/route_localnet")
-
-
-@pytest.fixture
-def net() -> Iterator[Lan]:
-    """The test itself runs in the namespace of the host."""
-    with lan() as built, inside(built.host.path):
-        yield built
-
-
-@pytest.fixture
-def router(net: Lan) -> NftRouter:
-    return NftRouter(table=TABLE, bridge=lambda: net.bridge)
 
 
 @pytest.fixture
