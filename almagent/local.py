@@ -14,13 +14,14 @@ import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
 import structlog
 
 import almagent.adapters.http_library  # noqa: F401  comes before all other parts of aiohttp
+from almagent.core.frozen import frozen
 
 # isort: split
 from aiohttp.web_request import BaseRequest
@@ -41,7 +42,7 @@ Handler = Callable[[BaseRequest], Awaitable[Response]]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Surface:
     """What is answered: each is called on the event loop and returns at once."""
 

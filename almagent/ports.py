@@ -7,10 +7,10 @@ Every call ends: each adapter puts a deadline on what it waits for.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from almagent.core.frozen import frozen
 from almagent.core.model import (
     Container,
     GitSource,
@@ -68,7 +68,7 @@ class ControlPlane(Protocol):
 # --- the container engine ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Image:
     id: str
     digest: str  # repository digest ("sha256:..."), "" if unknown
@@ -76,7 +76,7 @@ class Image:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evidence:
     """Why a container ended, for the error that is reported."""
 
@@ -137,7 +137,7 @@ class Engine(Protocol):
 # --- code ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkout:
     commit: str  # full
     path: Path  # the exported tree, without .git
@@ -199,7 +199,7 @@ class Sockets(Protocol):
 # --- the cloud -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notice:
     """Something the cloud says will happen to this instance."""
 

@@ -6,13 +6,14 @@ A part that cannot be read back is dropped and the rest is kept: the worst that 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from almagent.core.frozen import frozen
 from almagent.core.memory import Memory
 from almagent.core.model import GitSource, Secret, Spec
 from almagent.core.notices import NoticeBook
@@ -26,7 +27,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _memory = TypeAdapter(Memory)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where this host is, as it was last found."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from almagent import __version__
 from almagent.core.cast import UP, Policy, cast
+from almagent.core.frozen import frozen
 from almagent.core.model import (
     AgentStatus,
     AgentWord,
@@ -39,13 +39,13 @@ class Phase(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     revision: str | None  # None: nothing is defined, or nothing is known yet
     updated: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shown:
     """A container. Times are ISO 8601, UTC."""
 
@@ -59,31 +59,31 @@ class Shown:
     ports: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Poll:
     at: str | None  # None: not yet
     result: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trouble:
     at: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waiting:
     pending: int  # statuses not yet acknowledged
     oldest: str | None  # when the oldest of them became true
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Interruption:
     reason: str
     deadline: str | None  # None: not told
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Snapshot:
     version: str
     pid: int
@@ -103,7 +103,7 @@ class Snapshot:
     interruption: Interruption | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Who:
     agent_id: str
     instance_id: str

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from almagent.core.frozen import frozen
 from almagent.core.model import Container, Release, Spec, Target
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prepare:
     """Pull the image and fetch the code, beside everything else; replaces a preparation under way."""
 
     spec: Spec
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Abandon:
     """Give up the preparation under way."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reject:
     """The release cannot be tried: remember the failure."""
 
@@ -29,27 +29,27 @@ class Reject:
     wait: float = 0.0  # seconds, at least, until the next try
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Create:
     spec: Spec
     release: Release
     publish: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start:
     container: Container
     active: bool  # False: a candidate
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Watch:
     """Begin to judge a candidate that runs."""
 
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Discard:
     """The candidate failed: keep the evidence, remove it."""
 
@@ -57,7 +57,7 @@ class Discard:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Switch:
     """All traffic to this container in one step; it is the active one from now on."""
 
@@ -66,28 +66,28 @@ class Switch:
     drain_until: float  # for the one that was active
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adopt:
     """Memory was lost: this container serves, so it is the active one."""
 
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Route:
     """Mend the routes: these ports there and nothing else."""
 
     targets: Mapping[int, Target]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeepRestarting:
     """From now on Docker restarts it by itself, also while this agent is away."""
 
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Revert:
     """The active release failed within its bake time: the previous one is the active one again."""
 
@@ -97,7 +97,7 @@ class Revert:
     drain_until: float  # for the one that failed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Retire:
     """Let its open connections finish."""
 
@@ -105,29 +105,29 @@ class Retire:
     drain_until: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terminate:
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kill:
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remove:
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunHook:
     container: Container
     path: str
     limit: float  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Collect:
     """Remove images and exports that nothing needs any more."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
+from almagent.core.frozen import frozen
 from almagent.core.memory import Failure, Memory
 from almagent.core.model import Container, Desired, Observed, Run, Spec, State
 
@@ -17,7 +17,7 @@ class Strategy(StrEnum):
     RECREATE = "recreate"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """Times in seconds, from the settings."""
 
@@ -28,7 +28,7 @@ class Policy:
     bake_time: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cast:
     active: Container | None
     previous: Container | None  # the one to switch back to

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from almagent.core.frozen import frozen
 from almagent.core.model import Container, Spec
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     field: str  # by its name in the document
     was: str
     will_be: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Variables:
     """Names only."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from almagent.core import actions as do
 from almagent.core.difference import Change, Variables, changes, variables
+from almagent.core.frozen import frozen
 from almagent.core.memory import Failure
 from almagent.core.model import Container, Spec
 from almagent.core.planner import Plan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Look:
     """What was seen and planned. Times are monotonic seconds."""
 
@@ -28,13 +28,13 @@ class Look:
     scrub: Callable[[str], str]  # takes secrets out: messages quote containers and servers
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     action: str  # the planner's word
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     pending: bool  # there is something to do, now or after a pause
     why: str

@@ -7,7 +7,7 @@ retries, waits and releases that were made already.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import assert_never
 
 from almagent.core.actions import (
@@ -32,6 +32,7 @@ from almagent.core.actions import (
     Watch,
 )
 from almagent.core.backoff import pause
+from almagent.core.frozen import frozen
 from almagent.core.model import Container, Release
 
 START_PAUSE = 1.0  # seconds between two starts of a container that dies young, doubling
@@ -40,7 +41,7 @@ RETRY_PAUSE = 10.0  # seconds before a failed release is tried again, doubling
 STABLE_AFTER = 10.0  # seconds; a container that ran this long did not "die young"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stop:
     """A container on its way out."""
 
@@ -49,7 +50,7 @@ class Stop:
     term_at: float | None = None  # when it got its stop signal
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trial:
     """A candidate that is being judged."""
 
@@ -57,7 +58,7 @@ class Trial:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """The last release that failed."""
 
@@ -67,7 +68,7 @@ class Failure:
     retry_at: float | None  # None: it was switched back; only another document tries again
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Starts:
     """Starts in a row of an active container that dies young."""
 
@@ -75,7 +76,7 @@ class Starts:
     next_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory:
     active: str = ""  # container id; "" before the first release
     incarnation: str = ""  # of the active container, as last reported

@@ -7,9 +7,11 @@ boot share); nothing here is wall-clock time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import NamedTuple
+
+from almagent.core.frozen import frozen
 
 
 class Secret:
@@ -39,7 +41,7 @@ class Secret:
 # --- what should be ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GitSource:
     """Where the code is. The URL holds no user name, password or token: they are beside it."""
 
@@ -50,13 +52,13 @@ class GitSource:
     private_key: Secret | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegistryLogin:
     username: str
     password: Secret
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spec:
     """A config document in our own words. `revision` is the content identity of what it deploys."""
 
@@ -73,19 +75,19 @@ class Spec:
     ignored: tuple[str, ...] = ()  # fields that were understood but that this agent does not act on
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """Run this spec."""
 
     spec: Spec
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keep:
     """Nothing usable is known yet, or nothing is defined for the flag: keep what runs, start nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leave:
     """End in good order: no new release, drain, stop and remove the containers."""
 
@@ -120,7 +122,7 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Release:
     """A revision made ready to run: everything that had to be resolved or fetched."""
 
@@ -142,7 +144,7 @@ class Target(NamedTuple):
     door: str = ""  # "address:port" of the host where Docker's proxy leads to it too, "" if none
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Container:
     """One container that carries this agent's labels, as Docker and the kernel tell it now."""
 
@@ -180,17 +182,17 @@ class Container:
         return {port: Target(self.address, self.doors.get(port, "")) for port in self.ports}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Preparing:
     revision: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prepared:
     release: Release
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PrepareFailed:
     revision: str
     message: str
@@ -200,7 +202,7 @@ class PrepareFailed:
 Preparation = Preparing | Prepared | PrepareFailed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Observed:
     containers: tuple[Container, ...] = ()
     routes: Mapping[int, Target] | None = None  # by port; None: there is no router
@@ -229,13 +231,13 @@ class ContainerWord(StrEnum):
     TERMINATED = "terminated"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AgentStatus:
     word: AgentWord
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContainerStatus:
     container_id: str
     word: str  # a ContainerWord, or what the image wrote to its status file

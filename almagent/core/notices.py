@@ -7,10 +7,11 @@ changes nothing. It is kept across restarts; deadlines are seconds since the epo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from enum import StrEnum
 from typing import Protocol
 
+from almagent.core.frozen import frozen
 from almagent.core.model import AgentStatus, AgentWord
 
 REBALANCE = "rebalance"  # last part of the key of a notice that on_rebalance="drain" acts upon
@@ -40,7 +41,7 @@ class Change(StrEnum):
     RETURNED = "notice.returned"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """Something to log, and to report if it has a status: only NEW has one."""
 
@@ -51,7 +52,7 @@ class Event:
     status: AgentStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Departure:
     """Why and until when this instance is to be left in good order."""
 
@@ -59,7 +60,7 @@ class Departure:
     deadline: float | None  # None: the cloud tells none
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One notice the book knows."""
 

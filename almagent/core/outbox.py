@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, assert_never
 
+from almagent.core.frozen import frozen
 from almagent.core.model import AgentStatus, AgentWord, ContainerStatus, ContainerWord, Status
 from almagent.core.wire import fitted
 
@@ -31,7 +32,7 @@ _AGENT_WORDS = frozenset(AgentWord)
 Subject = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     seq: int  # of this run of the agent, only compared
     at: float  # seconds since the epoch: when it became true

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from almagent.core.backoff import parse_retry_after
+from almagent.core.frozen import frozen
 from almagent.core.model import AgentStatus, ContainerStatus, Secret, Status
 
 MESSAGE_LIMIT = 512  # characters of a status message
@@ -49,7 +50,7 @@ class LoginRejected(WireError):
     """The API answered that these credentials are not good."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     name: str  # the last part of the path, for metrics
     purpose: str  # completes "cannot ..."
@@ -61,7 +62,7 @@ class Request:
     wants_body: bool = True  # False: the status line of the answer says all
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -69,7 +70,7 @@ class Answer:
     at: float  # seconds since the epoch: dates in headers are relative to it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Who speaks: the parameters that all statuses have."""
 
@@ -78,13 +79,13 @@ class Identity:
     instance_id: str = ""  # "": not known
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Token:
     secret: Secret
     lifetime: float  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     body: bytes  # UTF-8 JSON, or empty
     etag: str  # "" when the API gave none

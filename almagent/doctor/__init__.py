@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from almagent.core.frozen import frozen
 from almagent.doctor import api, engine, host, others
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
 from almagent.doctor.patient import Patient
@@ -41,7 +41,7 @@ CHECKS: dict[str, Check] = {
 NEED_SETTINGS = frozenset({"api", "credentials", "clock", "ports", "metadata", "second-agent"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     id: str
     finding: Finding

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from almagent.adapters.alm.transport import Transport
 from almagent.adapters.calls import uncounted
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.core import wire
+from almagent.core.frozen import frozen
 from almagent.ports import PortError
 from almagent.settings import Settings
 from almagent.settings_load import Loaded
@@ -19,7 +19,7 @@ from almagent.settings_load import Loaded
 CALL = 4.0  # seconds for one answer of a neighbour
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Engine:
     """What Docker says of itself. `containers`: all of this host, as its API lists them."""
 

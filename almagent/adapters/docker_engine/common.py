@@ -1,13 +1,13 @@
 """What all containers of one agent have in common."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from almagent.adapters.docker_engine.labels import Owner
+from almagent.core.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Common:
     owner: Owner
     user_id: str  # their MO_USER_ID

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from almagent.adapters.docker_engine.door import LONG, EngineDoor
 from almagent.adapters.docker_engine.manifest import EngineFacts
 from almagent.adapters.docker_engine.pull import RateLimited, Transfer, pull_lines
 from almagent.adapters.registry_auth import Login
+from almagent.core.frozen import frozen
 from almagent.core.imageref import ImageRefError, parse_image, registry_host, split
 from almagent.core.model import RegistryLogin
 from almagent.ports import Image, Progress, Refused, Unavailable
@@ -27,7 +27,7 @@ CONFLICT = 409  # another name or a container needs it
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """What one pull is about."""
 

@@ -3,7 +3,8 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from almagent.core.frozen import frozen
 
 STACK = "almagent.stack"
 FLAG = "almagent.flag"
@@ -16,7 +17,7 @@ PORTS = "almagent.ports"  # "80,443"
 MAX_FLAG = 40  # characters of the flag in names that are for people
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Owner:
     """The stack and flag whose containers one agent looks after."""
 

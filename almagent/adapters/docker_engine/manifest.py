@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from almagent.adapters.registry_auth import Login
+from almagent.core.frozen import frozen
 from almagent.core.imageref import registry_host
 
 # A gzipped layer grows two- to threefold, and the packed one lies beside it while it is unpacked.
@@ -21,7 +21,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's words in
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EngineFacts:
     """What the engine says about itself."""
 

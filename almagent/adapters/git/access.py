@@ -13,12 +13,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from almagent.adapters.git.hostkeys import HostKeys, known_host_name
 from almagent.adapters.git.runner import Git, run
+from almagent.core.frozen import frozen
 from almagent.core.model import GitSource, Secret
 from almagent.ports import Refused
 
@@ -42,7 +43,7 @@ _SSH = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Access:
     git: Git
     secrets: tuple[str, ...]  # what must not appear in any text

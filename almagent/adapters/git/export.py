@@ -7,7 +7,6 @@ import stat
 from asyncio.subprocess import DEVNULL
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +27,7 @@ from almagent.adapters.git.tree import (
 )
 from almagent.adapters.git.verdicts import Damaged, last_words
 from almagent.adapters.threads import Door
+from almagent.core.frozen import frozen
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LFS_SIZES = range(100, 1024)  # bytes of a pointer; the specification allows less than 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caps:
     files: int
     bytes: int

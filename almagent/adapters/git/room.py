@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from almagent.adapters.git.tree import Entry
+from almagent.core.frozen import frozen
 
 RESERVE = 8 << 20  # bytes left free, for the agent's state and the logs of containers
 BLOCK = 4096  # bytes; a file takes up whole blocks
@@ -23,7 +23,7 @@ class TooLarge(Exception):
     """It is larger than allowed, whatever is free. One line."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Room:
     """For one fetch, whose size git does not tell beforehand."""
 

@@ -13,8 +13,10 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from almagent.core.frozen import frozen
 
 MAX_ERROR_LINES = 50  # of the child's stderr, the last ones; each cut to MAX_LINE
 MAX_LINE = 500  # characters
@@ -65,7 +67,7 @@ _PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +\d+% \((\d+)/(\d+)\
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finished:
     returncode: int  # negative: killed by that signal
     output: bytes
@@ -76,7 +78,7 @@ class Finished:
         return self.output.decode(errors="replace").strip()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Git:
     """git with everything shut; `config` and `environment` open what one repository needs."""
 

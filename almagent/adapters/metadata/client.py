@@ -11,11 +11,11 @@ import asyncio
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.http_library import aiohttp
+from almagent.core.frozen import frozen
 from almagent.ports import Unavailable
 
 TIMEOUT = 2.0  # seconds for one exchange; AWS's own agents use the same
@@ -29,7 +29,7 @@ class Silent(Unavailable):
     """The connection was accepted, but no whole answer came in time."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     path: str  # without its query
     status: int

@@ -11,12 +11,12 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from time import time
 
 from almagent.adapters.calls import OnCall, uncounted
 from almagent.adapters.metadata.client import TIMEOUT, Answer, Client
 from almagent.adapters.metadata.reading import Notices, Watchlist, at, known, understand
+from almagent.core.frozen import frozen
 from almagent.ports import Notice, Unavailable
 
 BASE = (
@@ -33,7 +33,7 @@ ID = re.compile(r"[0-9]{1,20}")
 ETAG = re.compile(r"[0-9A-Za-z]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Announcement:
     """What a value of a watched key means. `grace`: seconds between its appearance and the event."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from dataclasses import dataclass
 
 from almagent.adapters.nft.generation import generation
+from almagent.core.frozen import frozen
 from almagent.ports import Unavailable
 
 DEADLINE = (
@@ -15,7 +15,7 @@ DEADLINE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     ok: bool
     text: str  # the listing, or the first line of nft's complaint
