@@ -79,8 +79,9 @@ prune() { # what only builds, tests and type checkers read, and what differs fro
 }
 
 compile() { # ahead: the unit may not write here, and removing the package then leaves nothing
-    "$tree/bin/python3" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash \
-        -s "$root" -p / "$(dirname "$(site_packages)")"
+    # for bin/almagent (-OO) and for whoever starts the interpreter as it is
+    "$tree/bin/python3" -I -X no_debug_ranges -m compileall -q -j 0 -o 0 -o 2 \
+        --invalidation-mode unchecked-hash -s "$root" -p / "$(dirname "$(site_packages)")"
 }
 
 add_host_files() {
