@@ -42,9 +42,10 @@ class Goal(Enum):
 
 
 class Outcome(Enum):
-    STOPPED = 0
-    FAILED = 1
-    RELOAD = 2
+    DONE = "the goal is reached"
+    STOPPED = "a signal came before"
+    FAILED = "the goal is out of reach"
+    RELOAD = "all is to begin anew"
 
 
 class Agent:
@@ -105,8 +106,9 @@ class Agent:
         seconds = FAREWELL if for_good and self._goal is Goal.LEAVE else LAST_WORDS
         told = await parts.reporter.flush(time.monotonic() + seconds)
         if self._goal is Goal.LEAVE and not (told and for_good):
-            log.error("stop.failed", gone=for_good, statuses_waiting=len(parts.state.outbox))
-            self._outcome = Outcome.FAILED
+            event = "stop.failed" if self._outcome is Outcome.DONE else "stop.interrupted"
+            log.error(event, gone=for_good, statuses_waiting=len(parts.state.outbox))
+            self._outcome = Outcome.FAILED if self._outcome is Outcome.DONE else self._outcome
 
     def _loops(self, parts: Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
@@ -197,7 +199,7 @@ class Agent:
             elif time.monotonic() - well > TROUBLE_PATIENCE:
                 break
             await asyncio.sleep(0.1)
-        self.end(Outcome.STOPPED)
+        self.end(Outcome.DONE)
         await asyncio.Event().wait()
 
     async def _until_converged(self, parts: Parts) -> None:
@@ -214,7 +216,7 @@ class Agent:
             elif reason:
                 reconciler.wake()
             elif reconciler.settled:
-                self.end(Outcome.STOPPED)
+                self.end(Outcome.DONE)
             await reconciler.ticked.wait()
 
     def _why_failed(self, parts: Parts) -> str:
@@ -271,8 +273,9 @@ async def serve(settings: Settings, redactor: Redactor, goal: Goal) -> Outcome:
     former = former_role(settings)
     if former is not None:
         log.warning("agent.role_changed", former_stack=former.stack_id, former_flag=former.flag)
-        if await run(former, redactor, Goal.LEAVE) is Outcome.FAILED:
-            return Outcome.FAILED
+        outcome = await run(former, redactor, Goal.LEAVE)
+        if outcome is not Outcome.DONE:
+            return outcome
     return await run(settings, redactor, goal)
 
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.fields import FieldInfo
 
+from almagent import places
 from almagent.clouds import CLOUDS
 from almagent.core.model import Secret
 
-DEFAULT_SECRET_FILE = Path("/etc/almagent/client_secret")
 PROVIDERS = ("auto", *CLOUDS, "none")
 
 
@@ -135,7 +135,7 @@ class Api(Group):
     url: HttpUrl = "https://api.mobingi.com"  # the paths below it start with /v3
     client_id: Name = ""  # once loaded never empty: the stack id by default
     client_secret: SecretText = Secret("")
-    client_secret_file: OptionalPath = DEFAULT_SECRET_FILE
+    client_secret_file: OptionalPath = Path(places.SECRET_FILE)
     ca_file: OptionalPath = None  # trusted besides the system's
     poll_interval: float = _seconds(30, low=0.1)
     start_splay: float = _seconds(2)
@@ -187,8 +187,8 @@ class Settings(Group):
     stack_id: Name
     flag: Name
     user_id: Text = ""
-    state_dir: AbsolutePath = Path("/var/lib/almagent")
-    runtime_dir: AbsolutePath = Path("/run/almagent")
+    state_dir: AbsolutePath = Path(places.STATE_DIR)
+    runtime_dir: AbsolutePath = Path(places.RUNTIME_DIR)
     api: Api = Api()
     cloud: Cloud = Cloud()
     docker: Docker = Docker()

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, get_origin
 
-from almagent import failpoints
+from almagent import failpoints, original, places
 from almagent.errors import SettingsError
 from almagent.settings import field_of, group_of
 
-DEFAULT_FILES = (Path("/etc/almagent/agent.toml"), Path("/opt/mobingi/etc/alm-agent.cfg"))
+DEFAULT_FILES = (Path(places.SETTINGS_FILE), Path(original.SETTINGS))
 PREFIX = "ALMAGENT_"
 NO_SETTINGS = frozenset({f"{PREFIX}CONFIG", failpoints.VARIABLE})
 

@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from almagent import original
+from almagent.places import SETTINGS_FILE
+
 if TYPE_CHECKING:
     from almagent.settings_load import Loaded
 
@@ -18,10 +21,7 @@ FLAGS = {
 }
 
 
-READ = (
-    "settings file (default: $ALMAGENT_CONFIG, /etc/almagent/agent.toml, "
-    "/opt/mobingi/etc/alm-agent.cfg)"
-)
+READ = f"settings file (default: $ALMAGENT_CONFIG, {SETTINGS_FILE}, {original.SETTINGS})"
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser, config_help: str = READ) -> None:

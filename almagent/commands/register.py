@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from almagent.commands.options import FLAGS, add_settings_arguments
 from almagent.errors import SettingsError
+from almagent.places import SETTINGS_FILE
 
 if TYPE_CHECKING:
     from almagent.settings_layers import Layer
     from almagent.settings_load import Loaded
 
-DEFAULT_FILE = "/etc/almagent/agent.toml"
 KEYS = {
     "stack_id": ("--stack-id", "ID", "the stack this host belongs to"),
     "flag": ("--flag", "FLAG", "its layer"),
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace a settings file that says something else"
     )
     add_settings_arguments(
-        parser, f"settings file to write, mode 0600 (default: $ALMAGENT_CONFIG, {DEFAULT_FILE})"
+        parser, f"settings file to write, mode 0600 (default: $ALMAGENT_CONFIG, {SETTINGS_FILE})"
     )
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from almagent.registration import register  # noqa: PLC0415  loads the adapters
     from almagent.settings_text import render  # noqa: PLC0415  likewise
 
-    file = Path(args.config or os.environ.get("ALMAGENT_CONFIG") or DEFAULT_FILE)
+    file = Path(args.config or os.environ.get("ALMAGENT_CONFIG") or SETTINGS_FILE)
     text = render(_gather(args))
     loaded = _check(text, file)
     _demand_same_or_force(file, text, force=args.force)

@@ -72,4 +72,6 @@ def _serve(settings: Settings, redactor: Redactor, *, once: bool) -> int | None:
 
     goal = Goal.CONVERGE if once else Goal.SERVE
     outcome = asyncio.run(serve(settings, redactor, goal))
-    return None if outcome is Outcome.RELOAD else int(outcome.value)
+    if outcome is Outcome.RELOAD:
+        return None
+    return int(outcome is Outcome.FAILED or (once and outcome is Outcome.STOPPED))

@@ -7,8 +7,7 @@ import os
 import tomllib
 from pathlib import Path
 
-DEFAULT_DIRECTORY = "/run/almagent"
-DEFAULT_FILE = "/etc/almagent/agent.toml"
+from almagent.places import RUNTIME_DIR, SETTINGS_FILE
 
 
 def runtime_directory(args: argparse.Namespace) -> Path:
@@ -18,9 +17,9 @@ def runtime_directory(args: argparse.Namespace) -> Path:
 
 
 def _from_file(config: Path | None) -> str:
-    file = config or Path(os.environ.get("ALMAGENT_CONFIG") or DEFAULT_FILE)
+    file = config or Path(os.environ.get("ALMAGENT_CONFIG") or SETTINGS_FILE)
     try:
         value = tomllib.loads(file.read_text("utf-8-sig")).get("runtime_dir")
     except (OSError, ValueError):  # not there, not ours to read, or the original's JSON
-        return DEFAULT_DIRECTORY
-    return value if isinstance(value, str) else DEFAULT_DIRECTORY
+        return RUNTIME_DIR
+    return value if isinstance(value, str) else RUNTIME_DIR

@@ -69,7 +69,7 @@ def _by_ourselves(args: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415  a daemon's answer is had without
 
     from almagent import logs  # noqa: PLC0415  likewise
-    from almagent.daemon import Goal, run  # noqa: PLC0415  likewise
+    from almagent.daemon import Goal, Outcome, run  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise
 
     settings = load_settings(args).settings
@@ -81,7 +81,7 @@ def _by_ourselves(args: argparse.Namespace) -> int:
     except PortError as exc:
         print(exc, file=sys.stderr)
         return 1
-    if outcome.value:
+    if outcome is not Outcome.DONE:
         print("not done; see the log lines above", file=sys.stderr)
         return 1
     print("stopped: this agent's containers and routes are gone")

@@ -16,6 +16,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -161,6 +162,9 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print("cannot measure: wrk is not installed", file=sys.stderr)
         return 1
+    signal.signal(
+        signal.SIGTERM, lambda number, _: sys.exit(128 + number)
+    )  # it cleans up then, too
     session = f"bench-{os.getpid()}"
     api = connect()
     try:

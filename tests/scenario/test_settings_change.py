@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 
 from almagent.wiring import table_name
@@ -60,3 +61,28 @@ async def test_another_flag(agent: Agent, api: ScriptedApi, image: str, port: in
     assert not has_rules(agent.stack_id, "Web01")
     assert agent.words(former["Id"])[-1] == "terminated"
     assert agent.words()[-4:] == ["stopped", "starting", "installing", "uptodate"]
+
+
+async def test_a_signal_while_the_former_self_leaves(
+    agent: Agent, api: ScriptedApi, image: str, port: int
+):
+    """It ends in good order, and the next start goes on where it was."""
+    agent.configure(deploy={"drain_timeout": 60})
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    (former,) = agent.running()
+    await agent.end()
+    agent.flag = "Web02"
+    agent.configure()
+    _, kept = await asyncio.open_connection("127.0.0.1", port)
+    await agent.start()
+    await agent.until(lambda: not has_rules(agent.stack_id, "Web01"), "drains")
+    assert await agent.end() == 0
+    assert agent.logged("stop.interrupted")
+    assert [c["Id"] for c in agent.running()] == [former["Id"]]
+    kept.close()
+    await agent.start()
+    await agent.until_told("uptodate", 2)
+    (container,) = agent.containers()
+    assert container["Names"][0].startswith("/almagent-Web02-")
