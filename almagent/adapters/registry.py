@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from almagent.adapters.http_library import aiohttp
 from almagent.adapters.registry_auth import Login
+from almagent.adapters.trust import Trust, ask
 from almagent.core.imageref import DEFAULT_REGISTRY, registry_host
 
 DEADLINE = 10.0  # seconds for one question
@@ -49,12 +50,12 @@ class Registry:
         self._login = login
         self._bases = [f"https://{HUB if host == DEFAULT_REGISTRY else host}"]
         self._bases += [] if verified else [f"http://{host}"]
-        self._context = _tls(host) if verified else None
+        self._trust = _trust(host) if verified else None
         self._authorization: str | None = None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=self._context or False)
+        connector = aiohttp.TCPConnector(ssl=self._trust.context if self._trust else False)
         timeout = aiohttp.ClientTimeout(total=DEADLINE)
         session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         self._session = await self._stack.enter_async_context(session)
@@ -116,13 +117,18 @@ class Registry:
     ) -> tuple[int, Mapping[str, str], Any]:
         """Status, headers and the JSON of the body, None without a sound one."""
         try:
-            async with self._session.request(method, url, headers=headers, params=query) as answer:
-                content = await _read(answer)
-                return answer.status, answer.headers.copy(), content
+            return await ask(partial(self._request, method, url, headers, query), self._trust)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as exc:
             raise RegistryError(f"the registry fails: {type(exc).__name__}") from exc
+
+    async def _request(
+        self, method: str, url: str, headers: Mapping[str, str], query: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], Any]:
+        async with self._session.request(method, url, headers=headers, params=query) as answer:
+            content = await _read(answer)
+            return answer.status, answer.headers.copy(), content
 
     async def _authorize(self, challenge: str) -> str:
         """The `Authorization` that the challenge asks for (RFC 6750 as Docker's token servers do it)."""
@@ -154,8 +160,5 @@ async def _read(answer: aiohttp.ClientResponse) -> Any:
     return json.loads(content) if content.lstrip().startswith(b"{") else None
 
 
-def _tls(host: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    for path in sorted((CERTIFICATES / host).glob("*.crt")):
-        context.load_verify_locations(path)
-    return context
+def _trust(host: str) -> Trust:
+    return Trust(*sorted((CERTIFICATES / host).glob("*.crt")))

@@ -7,7 +7,7 @@ and routes, and has its socket open. It is measured twice: `idle` after a releas
 `idle_after_git` after a release with code from git, of which a part stays behind in memory. Prints one JSON
 object; exits 1 when a limit is exceeded in either. Processor time is that of the measured seconds, as if an
 hour. `imports_kib`: what each module adds in a fresh interpreter when they are loaded in this order.
-It is started as the package starts it: with kept bytecode that has no docstrings.
+Bytecode is kept as the package has it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ MODULES = (
     *("asyncio", "structlog", "pydantic", "almagent.settings", "almagent.core.document"),
     *("prometheus_client", "aiohttp", "almagent.parts", "aiohttp.web_server", "almagent.daemon"),
     *("almagent.adapters.metadata.aws", "almagent.adapters.docker_engine.client"),
+    *("almagent.adapters.source", "almagent.commands.run"),
 )
 WEIGH = """
 import importlib, json, sys
@@ -79,6 +81,20 @@ def imports() -> dict[str, int]:
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
     sizes: dict[str, int] = json.loads(done.stdout)
     return sizes
+
+
+def compile_as_packaged(into: Path) -> None:
+    """As packaging/build.sh: without docstrings, but for the standard library, which is the host's."""
+    os.environ["PYTHONPYCACHEPREFIX"] = str(into)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    imports()
+    os.environ["PYTHONOPTIMIZE"] = "2"
+    imports()
+    del os.environ["PYTHONOPTIMIZE"]
+    host = into / sysconfig.get_path("stdlib").lstrip("/")
+    for bytecode in into.rglob("*.opt-2.pyc"):
+        if not bytecode.is_relative_to(host):
+            bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
 
 
 def free_port() -> int:
@@ -155,10 +171,7 @@ def exceeds(observed: dict[str, Any]) -> bool:
 
 def main(seconds: float) -> int:
     with tempfile.TemporaryDirectory() as name:
-        os.environ["PYTHONPYCACHEPREFIX"] = f"{name}/bytecode"
-        os.environ["PYTHONOPTIMIZE"] = "2"
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        imports()  # compiles
+        compile_as_packaged(Path(name) / "bytecode")
         (Path(name) / "registry").mkdir()
         result = asyncio.run(measure(seconds, Path(name)))
         result["imports_kib"] = imports()

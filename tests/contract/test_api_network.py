@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from yarl import URL
 
 from almagent.adapters.alm.proxies import proxy_for
 from almagent.adapters.api import AlmApi
+from almagent.adapters.http_library import aiohttp
+from almagent.adapters.trust import Trust, ask
 from almagent.core.model import AgentStatus, AgentWord
 from almagent.ports import Refused, Unavailable
 from tests.contract.alm_client import SECRET, client
@@ -184,6 +187,86 @@ async def test_the_trust_store_of_the_system_is_used(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with ScriptedApi(tls=showing(certificate, key)) as api, client(api) as alm:
         assert await alm.fetch_document()
+
+
+def told_to_trust(monkeypatch: pytest.MonkeyPatch, directory: Path, bundle: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(directory))
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+
+
+@pytest.fixture
+def hashed(tmp_path: Path, authority: Callable[[str], tuple[Path, Path]]) -> Path:
+    """A directory as openssl-rehash(1) leaves it, with somebody else's certificate."""
+    directory = tmp_path / "certs"
+    directory.mkdir()
+    put_into(directory, authority("other.test")[0])
+    return directory
+
+
+def put_into(directory: Path, certificate: Path) -> None:
+    command = ["openssl", "x509", "-noout", "-hash", "-in", str(certificate)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    (directory / f"{name}.0").symlink_to(certificate)
+
+
+async def test_a_certificate_in_the_directory_is_found_without_the_bundle(
+    authority: Callable[[str], tuple[Path, Path]], hashed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = authority("localhost")
+    told_to_trust(monkeypatch, hashed, bundle=authority("bundle.test")[0])
+    put_into(hashed, certificate)
+    async with ScriptedApi(tls=showing(certificate, key)) as api:
+        trust = Trust()
+        await ask(partial(get, api.url, trust), trust)
+        assert not trust.whole
+        assert trust.context.cert_store_stats()["x509"] == 1  # what this connection needed
+
+
+async def test_the_bundle_is_read_when_the_directory_is_not_enough(
+    authority: Callable[[str], tuple[Path, Path]], hashed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = authority("localhost")
+    told_to_trust(monkeypatch, hashed, bundle=certificate)
+    async with ScriptedApi(tls=showing(certificate, key)) as api, client(api) as alm:
+        assert await alm.fetch_document()
+        assert [request.path for request in api.requests] == [TOKEN, CONFIG]
+
+
+async def test_neither_directory_nor_bundle_trusts_it(
+    authority: Callable[[str], tuple[Path, Path]], hashed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = authority("localhost")
+    told_to_trust(monkeypatch, hashed, bundle=authority("bundle.test")[0])
+    async with ScriptedApi(tls=showing(certificate, key)) as api:
+        trust = Trust()
+        for _ in range(2):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await ask(partial(get, api.url, trust), trust)
+        assert trust.whole
+        assert api.requests == []
+
+
+@pytest.mark.parametrize("directory", ["no/such", "not-hashed"])
+async def test_without_a_hashed_directory_the_bundle_is_read_at_once(
+    authority: Callable[[str], tuple[Path, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    directory: str,
+):
+    (tmp_path / "not-hashed").mkdir()
+    (tmp_path / "not-hashed" / "README").touch()
+    told_to_trust(monkeypatch, tmp_path / directory, bundle=authority("localhost")[0])
+    trust = Trust()
+    assert trust.whole
+    assert trust.context.cert_store_stats()["x509"] == 1
+
+
+async def get(url: str, trust: Trust) -> None:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust.context)) as session,
+        session.get(url),
+    ):
+        pass
 
 
 WITHOUT_A_CONTEXT = """

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import time
+from functools import partial
 from typing import Any
 
 from yarl import URL
@@ -18,6 +18,7 @@ from almagent.adapters.alm.proxies import proxy_for
 from almagent.adapters.calls import OnCall
 from almagent.adapters.http_library import aiohttp
 from almagent.adapters.threads import Door
+from almagent.adapters.trust import Trust, ask
 from almagent.core.wire import Answer, Request
 from almagent.ports import Refused, Unavailable
 
@@ -49,7 +50,7 @@ class Transport:
         self._base = url.rstrip("/")
         self._host = URL(url).host or url
         self._proxy = _proxy(URL(url))
-        self._tls = _tls(ca_file, needed=_speaks_tls(URL(url), self._proxy))
+        self._trust = _trust(ca_file, needed=_speaks_tls(URL(url), self._proxy))
         self._timeout = timeout
         self._headers = {
             "Accept": "application/json",
@@ -63,7 +64,7 @@ class Transport:
         """Raises Unavailable when no answer comes or it is too large. The caller sets the deadline."""
         started, outcome = time.monotonic(), "failed"
         try:
-            answer = await self._exchange(request, token)
+            answer = await ask(partial(self._exchange, request, token), self._trust)
             outcome = str(answer.status)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = _reason(error, self._host)
@@ -96,7 +97,7 @@ class Transport:
         if self._open_session is None:
             self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=self._tls,
+                    ssl=self._trust.context if self._trust else True,
                     resolver=_Resolver(self._timeout),
                     keepalive_timeout=KEEP_ALIVE,
                 ),
@@ -164,18 +165,12 @@ def _speaks_tls(*urls: URL | None) -> bool:
     return any(url.scheme == "https" for url in urls if url)
 
 
-def _tls(ca_file: str, *, needed: bool) -> ssl.SSLContext | bool:
-    """The system's trust store, which takes 25 ms and 1 MB, and `ca_file` beside it. True: none is needed."""
-    if not (needed or ca_file):
-        return True
-    context = ssl.create_default_context()
-    if not ca_file:
-        return context
+def _trust(ca_file: str, *, needed: bool) -> Trust | None:
+    """In the system's and in `ca_file` beside it; None: nothing is asked over TLS."""
     try:
-        context.load_verify_locations(cafile=ca_file)
+        return Trust(*([ca_file] if ca_file else [])) if needed or ca_file else None
     except OSError as error:  # ssl.SSLError is one
         raise Refused(f"cannot use the CA file {ca_file}: {error.strerror}") from error
-    return context
 
 
 def _proxy(url: URL) -> URL | None:
