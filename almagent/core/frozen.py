@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[T]) -> type[T]:
+    cls.__doc__ = (
+        cls.__doc__ or cls.__name__
+    )  # for want of one a third of the time goes into making it
     made: Any = dataclass(eq=False, repr=False, slots=True)(cls)
     compared = [f.name for f in fields(made) if f.compare]
     content = attrgetter(*compared) if compared else type

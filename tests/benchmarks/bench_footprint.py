@@ -15,9 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
-import socket
-import ssl
 import subprocess
 import sys
 import sysconfig
@@ -26,16 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from almagent.lean import TOLD
-from tests.peers import leaks
+from tests.benchmarks.serving import certificate_in, serving_agent
 from tests.peers.agent import Agent
-from tests.peers.api import ScriptedApi
-from tests.peers.apps import app
-from tests.peers.docker_engine import connect
-from tests.peers.gitserver import GitHTTPS, Repository, make_certificate, serving
-from tests.peers.images import Images
+from tests.peers.gitserver import GitHTTPS, Repository, serving
 from tests.peers.metadata import AwsPeer
-from tests.peers.registry import registry
-from tests.scenario.releases import document
 
 RSS_LIMIT = 55 * 1024  # KiB
 CPU_LIMIT = 4.0  # seconds an hour
@@ -97,40 +88,15 @@ def compile_as_packaged(into: Path) -> None:
             bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        number: int = sock.getsockname()[1]
-        return number
-
-
 async def measure(seconds: float, directory: Path) -> dict[str, Any]:
-    engine, session = connect(), secrets.token_hex(4)
-    os.environ[leaks.MARK] = session
-    images = Images(engine, session)
-    certificate = make_certificate(directory)
-    os.environ["GIT_SSL_CAINFO"] = str(certificate)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    async with ScriptedApi(tls=tls) as api, AwsPeer() as cloud:
-        api.etag = '"v1"'
-        agent = Agent(directory, api, f"test-{session}", engine)
-        agent.configure(
-            api={"poll_interval": 30, "ca_file": str(certificate)},
-            cloud={"provider": "aws", "endpoint": cloud.url, "poll_interval": 5},
-        )
-        try:
-            with registry(engine, directory / "registry") as running:
-                api.document = document(running.push(app(images), "idle:1"), free_port())
-                await agent.start()
-                await agent.until_told("uptodate")
-                idle = await observe(agent, seconds)
-                with serving(GitHTTPS(directory, certificate)) as server:
-                    await release_code(agent, api, server.url(application(directory)))
+    certificate = certificate_in(directory)
+    async with AwsPeer() as aws:
+        cloud = {"provider": "aws", "endpoint": aws.url, "poll_interval": 5}
+        async with serving_agent(directory, certificate, cloud=cloud) as agent:
+            idle = await observe(agent, seconds)
+            with serving(GitHTTPS(directory, certificate)) as server:
+                await release_code(agent, server.url(application(directory)))
             return {"idle": idle, "idle_after_git": await observe(agent, seconds)}
-        finally:
-            await agent.clean_up()
-            leaks.clear(session)
-            engine.close()
 
 
 def application(directory: Path) -> Repository:
@@ -142,7 +108,8 @@ def application(directory: Path) -> Repository:
     return repository
 
 
-async def release_code(agent: Agent, api: ScriptedApi, url: str) -> None:
+async def release_code(agent: Agent, url: str) -> None:
+    api = agent.api
     wanted: Any = api.document
     api.document = {**wanted, "gitRepo": url}
     api.etag = '"v2"'
@@ -172,7 +139,6 @@ def exceeds(observed: dict[str, Any]) -> bool:
 def main(seconds: float) -> int:
     with tempfile.TemporaryDirectory() as name:
         compile_as_packaged(Path(name) / "bytecode")
-        (Path(name) / "registry").mkdir()
         result = asyncio.run(measure(seconds, Path(name)))
         result["imports_kib"] = imports()
     print(json.dumps(result, indent=1))
