@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 EXIT_CODES = {
-    "run": "0 ended in good order (--once: converged), 1 failed, 2 settings",
+    "run": "0 ended in good order (--once: converged), 1 failed or --once cut short, 2 settings",
     "plan": "0 nothing to do, 3 changes, 1 cannot tell, 2 settings or document",
     "status": "0, 3 the agent is not running, 1 it cannot be asked",
     "doctor": "0 nothing fails, 1 something does",

@@ -67,7 +67,8 @@ class Agent:
         self._contact = asyncio.Event()
         self._asked_to_leave = asyncio.Event()
         self._gone = asyncio.Event()
-        self._outcome = Outcome.STOPPED
+        self._outcome = Outcome.FAILED
+        self._signalled = False
         self._lock = lock_in(settings.runtime_dir)
 
     async def run(self) -> Outcome:
@@ -102,13 +103,16 @@ class Agent:
             await self._say_last_words(parts)
 
     async def _say_last_words(self, parts: Parts) -> None:
-        for_good = self._gone.is_set()
-        seconds = FAREWELL if for_good and self._goal is Goal.LEAVE else LAST_WORDS
-        told = await parts.reporter.flush(time.monotonic() + seconds)
-        if self._goal is Goal.LEAVE and not (told and for_good):
-            event = "stop.failed" if self._outcome is Outcome.DONE else "stop.interrupted"
-            log.error(event, gone=for_good, statuses_waiting=len(parts.state.outbox))
-            self._outcome = Outcome.FAILED if self._outcome is Outcome.DONE else self._outcome
+        farewell = self._goal is Goal.LEAVE and self._outcome is Outcome.DONE
+        told = await parts.reporter.flush(time.monotonic() + (FAREWELL if farewell else LAST_WORDS))
+        if farewell and not told and not self._signalled:
+            self._outcome = Outcome.FAILED
+        if self._goal is Goal.LEAVE and self._outcome is not Outcome.DONE:
+            facts = {"gone": self._gone.is_set(), "statuses_waiting": len(parts.state.outbox)}
+            if self._signalled:
+                log.warning("stop.interrupted", **facts)
+            else:
+                log.error("stop.failed", **facts)
 
     def _loops(self, parts: Parts) -> dict[str, Callable[[], Awaitable[None]]]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
@@ -199,7 +203,7 @@ class Agent:
             elif time.monotonic() - well > TROUBLE_PATIENCE:
                 break
             await asyncio.sleep(0.1)
-        self.end(Outcome.DONE)
+        self.end(Outcome.DONE if self._gone.is_set() else Outcome.FAILED)
         await asyncio.Event().wait()
 
     async def _until_converged(self, parts: Parts) -> None:
@@ -240,18 +244,23 @@ class Agent:
         )
         return Local(self.settings.runtime_dir, surface, self.settings.metrics.listen)
 
-    @property
-    def ending(self) -> bool:
-        return self._end.is_set()
-
     def end(self, outcome: Outcome) -> None:
-        """Leave in good order; containers keep running and serving."""
-        self._outcome = outcome
+        """Leave in good order; containers keep running and serving. A signal is the last word."""
+        if not self._signalled:
+            self._outcome = outcome
         self._end.set()
 
     def stop(self) -> None:
+        """At a signal. The second one leaves at once, and nothing outlives the deadline."""
+        if self._signalled:
+            hard_exit(1)
         self._manager.stopping()
         self.end(Outcome.STOPPED)
+        self._signalled = True
+        code = int(self._goal is not Goal.SERVE)  # another goal is not reached
+        last_resort = threading.Timer(STOP_TIMEOUT, hard_exit, args=(code,))
+        last_resort.daemon = True
+        last_resort.start()
 
     def reload(self) -> None:
         """Begin anew with the settings as they are now; not in the midst of leaving."""
@@ -289,16 +298,6 @@ async def run(
     agent = Agent(settings, redactor, goal, progress)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, agent)
+        loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
     return await agent.run()
-
-
-def _stop(agent: Agent) -> None:
-    """The first signal asks, the second one leaves at once, and nothing outlives the deadline."""
-    if agent.ending:
-        hard_exit(1)
-    agent.stop()
-    last_resort = threading.Timer(STOP_TIMEOUT, hard_exit, args=(0,))
-    last_resort.daemon = True
-    last_resort.start()

@@ -11,14 +11,12 @@ LIBRARIES = {
     "FROZENLIST_NO_EXTENSIONS": "1",  # else it loads the C++ library, 1 MB and 2 ms, for three lists
     "PYDANTIC_DISABLE_PLUGINS": "__all__",  # else it looks for some in all that is installed, 5 ms
 }
-TOLD = (
-    LIBRARIES
-    | {
-        "MALLOC_ARENA_MAX": "1",  # the C library gives threads heaps of their own, more than 1 MB in all
-        "MALLOC_TRIM_THRESHOLD_": "131072",  # its default, fixed; else it grows, and 5 MB stay after a slow hash
-        "PYTHONNODEBUGRANGES": "1",  # the columns in tracebacks, a third of a MB; their lines remain
-    }
-)
+TOLD = {
+    **LIBRARIES,
+    "MALLOC_ARENA_MAX": "1",  # the C library gives threads heaps of their own, more than 1 MB in all
+    "MALLOC_TRIM_THRESHOLD_": "131072",  # its default, fixed; else it grows with the first large buffer
+    "PYTHONNODEBUGRANGES": "1",  # the columns in tracebacks, a third of a MB; their lines remain
+}
 
 
 def start_lean() -> None:
@@ -31,6 +29,6 @@ def start_lean() -> None:
 def be_brief() -> None:
     """For a command that looks and ends: what it loads is no garbage, and looking for some takes a quarter
     of its time, much of that at the very end."""
-    os.environ.update(LIBRARIES)
+    os.environ.update(LIBRARIES | os.environ)
     gc.disable()
     atexit.register(gc.freeze)

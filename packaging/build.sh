@@ -78,12 +78,15 @@ prune() { # what only builds, tests and type checkers read, and what differs fro
     find "$tree" -type f -name '*.so*' -exec strip --strip-unneeded {} +
 }
 
-compile() { # ahead: the unit may not write here, and removing the package then leaves nothing
+# Ahead: the unit may not write here, and removing the package then leaves nothing. Without columns for
+# tracebacks, docstrings and asserts the agent takes 2 MB less.
+compile() {
     "$tree/bin/python3" -I -X no_debug_ranges -m compileall -q -j 0 -o 2 \
         --invalidation-mode unchecked-hash -s "$root" -p / "$(dirname "$(site_packages)")"
-    # Without docstrings the agent takes 2 MB less. Under the usual names: with -OO Python would look for
-    # such bytecode of the standard library, too, find none, and compile that at every start.
-    find "$tree" -name '*.opt-2.pyc' -exec sh -c 'mv "$1" "${1%.opt-2.pyc}.pyc"' - {} \;
+    # Under the usual names: with -OO Python would look for such bytecode of the host's standard library, too,
+    # find none, and compile that at every start.
+    find "$tree" -name '*.opt-2.pyc' -exec \
+        sh -c 'for file; do mv "$file" "${file%.opt-2.pyc}.pyc" || exit; done' - {} +
 }
 
 add_host_files() {

@@ -1,8 +1,8 @@
 """Whom TLS trusts: those the system trusts, found without reading them all.
 
 Its bundle of some 140 certificates takes 27 ms and 1.3 MB to read. By default OpenSSL looks into a directory as
-well, where a certificate is found by its subject's hash. Only that is used, until a peer is not trusted by it:
-then the bundle is read, too, and what was to be asked is asked once more.
+well, where a certificate is found by its subject's hash. Only that is used, until a peer cannot be reached:
+whatever seems to be the reason, the bundle is read then, and what was to be asked is asked once more.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
+
+from almagent.adapters.http_library import aiohttp
 
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # names that openssl-rehash(1) makes
 
@@ -28,24 +31,33 @@ class Trust:
         for path in certificates:
             self.context.load_verify_locations(cafile=path)
 
-    def read_bundle(self) -> None:
-        self.whole = True
-        self.context.load_default_certs()
+    def make_whole(self) -> None:
+        if not self.whole:
+            self.whole = True
+            self.context.load_default_certs()
 
 
 async def ask(question: Callable[[], Awaitable[T]], trust: Trust | None) -> T:
-    """`question` is asked again when the peer was not trusted: nothing of the first has reached it."""
+    """What `question` answers. It is asked again only when it was not connected at first.
+
+    Of a peer with several addresses the last one's error is told, or none in time: an untrusted certificate
+    may be behind any failure.
+    """
+    if trust is None or trust.whole:
+        return await question()
     try:
         return await question()
-    except ssl.SSLCertVerificationError:
-        if trust is None or trust.whole:
-            raise
-    trust.read_bundle()
+    except aiohttp.ClientConnectorError:
+        trust.make_whole()
+    except BaseException:  # the caller's deadline among them
+        trust.make_whole()
+        raise
     return await question()
 
 
 def _is_hashed(directory: str | None) -> bool:
     if directory is None:
         return False
-    with os.scandir(directory) as entries:
+    with suppress(OSError), os.scandir(directory) as entries:
         return any(HASHED.fullmatch(entry.name) for entry in entries)
+    return False

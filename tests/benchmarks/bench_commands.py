@@ -39,8 +39,10 @@ def measure(command: Sequence[str], env: dict[str, str]) -> Figure:
     child = subprocess.Popen(command, env=env, stdin=devnull, stdout=devnull, stderr=devnull)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     children = children_time(child.pid)
-    _, _, usage = os.wait4(child.pid, 0)
-    child.returncode = 0
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}")
     own = usage.ru_utime + usage.ru_stime - children
     return Figure(own * 1000, (time.monotonic() - began) * 1000)
 

@@ -84,7 +84,7 @@ def compile_as_packaged(into: Path) -> None:
     del os.environ["PYTHONOPTIMIZE"]
     host = into / sysconfig.get_path("stdlib").lstrip("/")
     for bytecode in into.rglob("*.opt-2.pyc"):
-        if not bytecode.is_relative_to(host):
+        if not bytecode.is_relative_to(host) or "site-packages" in bytecode.parts:
             bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
 
 

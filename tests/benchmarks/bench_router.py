@@ -162,9 +162,8 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print("cannot measure: wrk is not installed", file=sys.stderr)
         return 1
-    signal.signal(
-        signal.SIGTERM, lambda number, _: sys.exit(128 + number)
-    )  # it cleans up then, too
+    # It cleans up then, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     session = f"bench-{os.getpid()}"
     api = connect()
     try:

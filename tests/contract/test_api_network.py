@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yarl import URL
 
+from almagent.adapters.alm import transport
 from almagent.adapters.alm.proxies import proxy_for
 from almagent.adapters.api import AlmApi
 from almagent.adapters.http_library import aiohttp
@@ -232,6 +235,44 @@ async def test_the_bundle_is_read_when_the_directory_is_not_enough(
         assert [request.path for request in api.requests] == [TOKEN, CONFIG]
 
 
+async def test_requests_that_are_refused_at_the_same_time_are_all_asked_again(
+    authority: Callable[[str], tuple[Path, Path]], hashed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = authority("localhost")
+    told_to_trust(monkeypatch, hashed, bundle=certificate)
+    async with ScriptedApi(tls=showing(certificate, key)) as api:
+        trust = Trust()
+        await asyncio.gather(*(ask(partial(get, api.url, trust), trust) for _ in range(5)))
+        assert len(api.requests) == 5
+
+
+async def test_a_dead_address_does_not_hide_that_the_other_is_not_trusted(
+    authority: Callable[[str], tuple[Path, Path]], hashed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = authority("localhost")
+    told_to_trust(monkeypatch, hashed, bundle=certificate)
+
+    def look_up(_host: str, port: int, _family: int) -> list[tuple[Any, ...]]:
+        addresses = ("127.0.0.1", "127.0.0.2")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in addresses]
+
+    monkeypatch.setattr(transport, "_look_up", look_up)
+    async with ScriptedApi(tls=showing(certificate, key)) as api, client(api) as alm:
+        assert await alm.fetch_document()
+
+
+async def test_after_a_deadline_the_bundle_is_read_for_the_next_try(
+    hashed: Path, authority: Callable[[str], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+):
+    """An address that does not answer may come after one that was not trusted."""
+    told_to_trust(monkeypatch, hashed, bundle=authority("bundle.test")[0])
+    trust = Trust()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await ask(partial(asyncio.sleep, 5), trust)
+    assert trust.whole
+
+
 async def test_neither_directory_nor_bundle_trusts_it(
     authority: Callable[[str], tuple[Path, Path]], hashed: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -246,7 +287,7 @@ async def test_neither_directory_nor_bundle_trusts_it(
         assert api.requests == []
 
 
-@pytest.mark.parametrize("directory", ["no/such", "not-hashed"])
+@pytest.mark.parametrize("directory", ["no/such", "not-hashed", "not-hashed/README"])
 async def test_without_a_hashed_directory_the_bundle_is_read_at_once(
     authority: Callable[[str], tuple[Path, Path]],
     tmp_path: Path,

@@ -119,6 +119,18 @@ def test_nothing_is_added_to_it():
         point.z = 1
 
 
+def test_what_a_class_writes_itself_counts():
+    @frozen
+    class Hidden:
+        text: str
+
+        def __repr__(self) -> str:
+            return "Hidden(***)"
+
+    assert repr(Hidden("secret")) == "Hidden(***)"
+    assert Hidden("secret") == Hidden("secret")
+
+
 def test_a_field_without_a_default_must_be_given():
     nothing: Any = Point
     with pytest.raises(TypeError, match="x"):

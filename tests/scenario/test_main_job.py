@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.peers.agent import SECRET, Agent, answers, fetch
-from tests.peers.api import CONFIG, STATUSES, TOKEN, ScriptedApi, reply
+from tests.peers.api import CONFIG, STATUSES, TOKEN, ScriptedApi, reply, silence
 from tests.peers.apps import app
 from tests.peers.images import Images
 from tests.peers.registry import RunningRegistry
@@ -281,6 +281,15 @@ async def test_once_tells_by_its_exit_code(agent: Agent, api: ScriptedApi, docum
     assert word == "error"
     assert "no/such" in message
     assert len(agent.running()) == 1
+
+
+async def test_once_that_is_cut_short_does_not_say_that_it_converged(
+    agent: Agent, api: ScriptedApi
+):
+    api.always(CONFIG, silence())
+    await agent.start("--once")
+    await agent.until(lambda: api.asked(CONFIG), "asked")
+    assert await agent.end() == 1
 
 
 async def test_once_waits_for_a_document_that_comes_late(
