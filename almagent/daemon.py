@@ -12,16 +12,15 @@ from contextlib import suppress
 from enum import Enum
 from os import _exit as hard_exit
 
-import structlog
-
 from almagent.alone import lock_in
 from almagent.core.memory import Memory
 from almagent.core.model import AgentStatus, AgentWord, Leave, Run
+from almagent.journal import logger
 from almagent.local import Local, Surface
-from almagent.logs import Redactor
 from almagent.notify import ServiceManager
 from almagent.parts import Parts, assemble
 from almagent.ports import PortError, Progress, no_progress
+from almagent.redaction import Redactor
 from almagent.service import keep_informed
 from almagent.settings import Settings
 from almagent.watchers import watch_changes
@@ -32,7 +31,7 @@ LAST_WORDS = 2.0  # seconds to hand over statuses that wait when the agent stops
 FAREWELL = 5.0  # ... and when nothing of it is left to say them later
 TROUBLE_PATIENCE = 15.0  # seconds that leaving goes on against a neighbour in trouble
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 class Goal(Enum):

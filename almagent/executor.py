@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
-import structlog
-
 from almagent import failpoints
 from almagent.core import actions as do
 from almagent.core.memory import failed, remember
+from almagent.journal import logger
 from almagent.ports import Engine, Evidence, PortError, Refused, Router, Source
 from almagent.preparer import Preparer
 from almagent.state import State
@@ -19,7 +18,7 @@ from almagent.state import State
 EVIDENCE = 300  # characters of a container's last log lines that go into a status
 USELESS_AFTER = 3  # starts in a row that Docker refused; then the container is made anew
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def unheard(_action: do.Action, _ok: bool) -> None:

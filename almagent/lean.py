@@ -6,6 +6,12 @@ import atexit
 import gc
 import os
 import sys
+from typing import TYPE_CHECKING
+
+from almagent.journal import before_the_first_event
+
+if TYPE_CHECKING:
+    from almagent.redaction import Redactor
 
 LIBRARIES = {
     "FROZENLIST_NO_EXTENSIONS": "1",  # else it loads the C++ library, 1 MB and 2 ms, for three lists
@@ -26,9 +32,21 @@ def start_lean() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], TOLD | os.environ)  # noqa: S606  no shell
 
 
-def be_brief() -> None:
-    """For a command that looks and ends: what it loads is no garbage, and looking for some takes a quarter
-    of its time, much of that at the very end."""
+def be_brief(redactor: Redactor) -> None:
+    """For a command that looks and ends; of what is logged on the way it shows errors only.
+
+    What it loads is no garbage, and looking for some takes a quarter of its time, much of that at the very end.
+    """
+    import logging  # noqa: PLC0415  only these commands need it
+
     os.environ.update(LIBRARIES | os.environ)
     gc.disable()
     atexit.register(gc.freeze)
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries say is for a log
+
+    def show_errors() -> None:
+        from almagent import logs  # noqa: PLC0415  loads structlog
+
+        logs.configure("error", "console", redactor)
+
+    before_the_first_event(show_errors)

@@ -18,10 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-import structlog
-
 import almagent.adapters.http_library  # noqa: F401  comes before all other parts of aiohttp
 from almagent.core.frozen import frozen
+from almagent.journal import logger
 
 # isort: split
 from aiohttp.web_request import BaseRequest
@@ -39,7 +38,7 @@ GOODBYE = 0.3  # seconds that answers under way get at the end
 Routes = Mapping[tuple[str, str], Callable[[], Response]]  # (method, path) -> what is answered
 Handler = Callable[[BaseRequest], Awaitable[Response]]
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 @frozen

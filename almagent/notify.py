@@ -10,9 +10,9 @@ import os
 import socket
 from collections.abc import Mapping
 
-import structlog
+from almagent.journal import logger
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 class ServiceManager:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from almagent.adapters import sockets
 from almagent.adapters.engine import DockerEngine
@@ -17,12 +17,12 @@ from almagent.core.notices import Departure
 from almagent.core.secrecy import secrets_of
 from almagent.executor import Executor
 from almagent.health import Health
-from almagent.logs import Redactor
 from almagent.metrics import Metrics
 from almagent.pacing import Phase
 from almagent.ports import Progress
 from almagent.preparer import Preparer
 from almagent.reconciler import Reconciler
+from almagent.redaction import Redactor
 from almagent.reporter import Reporter
 from almagent.settings import Settings
 from almagent.state import Place, Role, State, boot_id
@@ -125,6 +125,7 @@ class Parts:
             phase=self.documents_phase,
             reconciler=self.reconciler,
             offer=self.offer,
+            known=self._known,
             learn=self._learn,
             count=metrics.polled,
             beat=self.poll_beat,
@@ -207,6 +208,9 @@ class Parts:
         if isinstance(status, AgentStatus) and status.message:
             return AgentStatus(status.word, self._redactor.scrub(status.message))
         return status
+
+    def _known(self) -> Iterable[Spec]:
+        return self.state.specs.values()
 
     def _learn(self, spec: Spec) -> None:
         self._redactor.learn(*secrets_of(spec))

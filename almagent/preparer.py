@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from almagent.core.document import check_directory
 from almagent.core.model import Preparation, Prepared, PrepareFailed, Preparing, Release, Spec
+from almagent.journal import logger
 from almagent.ports import Checkout, Engine, Image, PortError, Progress, Source, no_progress
 
 CODE_DIR_LABEL = "com.mobingi.code_dir"
 CODE_DIR = "/var/www/html"  # the original agent's default
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 class Preparer:

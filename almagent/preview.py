@@ -19,10 +19,10 @@ from almagent.core.explanation import Explanation, Look, explain
 from almagent.core.model import GitSource, Run
 from almagent.core.secrecy import secrets_of
 from almagent.executor import Executor
-from almagent.logs import Redactor
 from almagent.ports import Progress, Refused, Router, no_progress
 from almagent.preparer import Preparer
 from almagent.reconciler import Reconciler
+from almagent.redaction import Redactor
 from almagent.settings import Settings
 from almagent.state import Role, State, boot_id
 from almagent.wiring import choose_strategy, make_api, make_engine, policy
@@ -39,9 +39,9 @@ async def ask_document(settings: Settings) -> bytes:
 
 async def preview(settings: Settings, document: bytes, redactor: Redactor) -> Explanation:
     """Raises DocumentError, PortError."""
-    spec = parse(document)
     role = Role(settings.stack_id, settings.flag)
     state = State(_Frozen(peek(settings.state_dir / "state.json")), boot_id(), role)
+    spec = parse(document, state.specs.values())
     for known in (*state.specs.values(), *([spec] if spec else [])):
         redactor.learn(*secrets_of(known))
     engine = make_engine(settings)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
-
-import structlog
 
 from almagent.core.actions import Adopt, Route, RunHook, Switch
 from almagent.core.backoff import pause
@@ -33,6 +31,7 @@ from almagent.core.planner import Plan, Policy, lost_first, plan
 from almagent.core.reports import statuses
 from almagent.executor import Executor
 from almagent.health import Beat, unheard
+from almagent.journal import logger
 from almagent.ports import Engine, PortError, Router, Sockets
 from almagent.preparer import Preparer
 from almagent.state import State as Durable
@@ -42,7 +41,7 @@ TROUBLE_PAUSE = 0.5  # seconds after a tick that met a neighbour in trouble, dou
 TROUBLE_PAUSE_MAX = 30.0
 PROBE_TIMEOUT = 1.0  # seconds for a candidate's ports to accept
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 class Reconciler:
@@ -173,7 +172,7 @@ class Reconciler:
     async def _observe(self) -> Observed:
         containers = await self._engine.observe()
         routes = await self._router.routes() if self._router else None
-        ports = self._ports_wanted()
+        ports = self._ports_wanted({c.id for c in containers})
         listening = await self._sockets.listeners(ports) if ports else {}
         published = {port for c in containers if c.published for port in c.ports}
         return Observed(
@@ -197,14 +196,12 @@ class Reconciler:
             return replace(c, listening=open_)
         return c
 
-    def _ports_wanted(self) -> tuple[int, ...]:
+    def _ports_wanted(self, present: Collection[str]) -> tuple[int, ...]:
         """Ports of the release that may be created next."""
         if isinstance(self._preparer.state, Prepared):
             return self._preparer.state.release.ports
         memory = self._durable.memory
-        lost = memory.release is not None and (
-            self.seen is None or memory.active not in {c.id for c in self.seen.containers}
-        )
+        lost = memory.active not in present
         return memory.release.ports if lost and memory.release else ()
 
     async def _check_routes(self, todo: Plan) -> None:

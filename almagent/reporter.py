@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-import structlog
-
 from almagent.core.model import Status
 from almagent.core.outbox import Entry, Outbox, is_urgent
 from almagent.health import Beat, unheard
+from almagent.journal import logger
 from almagent.pacing import Phase, pause
 from almagent.ports import ControlPlane, Refused, Unavailable
 
@@ -25,7 +24,7 @@ REPLAY_SPACING = 1.0  # seconds between the first statuses of a backlog ...
 REPLAY_SPEED_UP = 5  # ... half of it after so many, a third after twice as many ...
 REPLAY_FASTEST = 10  # ... but at most so many statuses in REPLAY_SPACING
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def uncounted(_outcome: str) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from almagent.health import Health
+from almagent.journal import logger
 from almagent.notify import ServiceManager
 from almagent.pacing import pause
 from almagent.status import Snapshot
 
 LOOK_AGAIN = 10.0  # seconds, where no watchdog waits
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 async def keep_informed(

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from almagent.core.frozen import frozen
@@ -18,9 +17,10 @@ from almagent.core.memory import Memory
 from almagent.core.model import GitSource, Secret, Spec
 from almagent.core.notices import NoticeBook
 from almagent.core.outbox import Outbox
+from almagent.journal import logger
 from almagent.ports import Store
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

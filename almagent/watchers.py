@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
-
-import structlog
 
 from almagent.core.backoff import RETRY_CAP, full_jitter
 from almagent.core.backoff import pause as growing_pause
@@ -18,6 +16,7 @@ from almagent.core.document import DocumentError, parse
 from almagent.core.model import AgentStatus, AgentWord, Leave, Spec, Status
 from almagent.core.notices import Departure, NoticeBook, budget, stays
 from almagent.health import Beat, unheard
+from almagent.journal import logger
 from almagent.pacing import Phase, pause
 from almagent.ports import ControlPlane, Metadata, PortError, Refused
 from almagent.reconciler import Reconciler
@@ -30,7 +29,7 @@ LOOK_PAUSE = 10.0  # seconds before a cloud that was not found is looked for aga
 LOOKS = 6  # ... so often
 WATCH_AGAIN = 5.0  # seconds after a stream of events has broken off
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def uncounted(_result: str) -> None:
@@ -59,16 +58,19 @@ class DocumentWatcher:
         phase: Phase,
         reconciler: Reconciler,
         offer: Offer,
+        known: Callable[[], Iterable[Spec]],
         learn: Callable[[Spec], None],
         count: Callable[[str], None] = uncounted,
         beat: Beat = unheard,
     ) -> None:
-        """`learn` hears of each spec before anything is done with it; `count` of the result of each poll."""
+        """`known` tells what may run already; `learn` hears of each spec before anything is done with it,
+        `count` of the result of each poll."""
         self._flag = flag
         self._control_plane = control_plane
         self._phase = phase
         self._reconciler = reconciler
         self._offer = offer
+        self._known = known
         self._learn = learn
         self._count = count
         self._beat = beat
@@ -124,7 +126,7 @@ class DocumentWatcher:
         reconciler = self._reconciler
         reconciler.problems.pop("document", None)
         try:
-            spec = parse(raw)
+            spec = parse(raw, self._known())
         except DocumentError as exc:
             log.warning("document.refused", reason=str(exc))
             reconciler.problems["document"] = f"cannot use the document: {exc}"

@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-import structlog
-
 from almagent import __version__
 from almagent.adapters import router as nft
 from almagent.adapters.calls import OnCall, uncounted
@@ -16,6 +14,7 @@ from almagent.adapters.engine import DockerEngine
 from almagent.adapters.router import NftRouter
 from almagent.adapters.store import peek
 from almagent.core.cast import Policy, Strategy
+from almagent.journal import logger
 from almagent.ports import PortError, Refused
 from almagent.settings import Settings
 from almagent.state import Place, Role, role_in
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from almagent.adapters.metadata import Cloud
     from almagent.adapters.source import GitSourceAdapter
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def make_engine(s: Settings, on_call: OnCall = uncounted) -> DockerEngine:

@@ -17,9 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from almagent.core.imageref import DEFAULT_REGISTRY
+from almagent.journal import logger
 from almagent.ports import Refused, Unavailable
 
 HUB_KEY = "https://index.docker.io/v1/"  # what Docker calls the hub in its configuration
@@ -30,7 +29,7 @@ MAX_CONFIG = 1 << 20  # bytes
 
 Login = Mapping[str, str]  # fields of the engine's AuthConfig; empty: anonymous
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def config_file() -> Path:

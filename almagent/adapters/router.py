@@ -30,14 +30,13 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 
-import structlog
-
 from almagent.adapters.nft import conntrack, links, notifications, ruleset, timeouts
 from almagent.adapters.nft.command import Nft
 from almagent.core.model import Target
+from almagent.journal import logger
 from almagent.ports import Refused, Unavailable
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")

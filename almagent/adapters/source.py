@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from almagent.adapters.git.access import Access, Doorkeeper
 from almagent.adapters.git.durable import flush_file_system, flush_names
 from almagent.adapters.git.export import (
@@ -33,9 +31,10 @@ from almagent.adapters.git.verdicts import Damaged, Missing, fetch_failure, last
 from almagent.adapters.threads import Door
 from almagent.core.gitref import GitRefError, check_reference, parse_repository
 from almagent.core.model import GitSource
+from almagent.journal import logger
 from almagent.ports import Checkout, Progress, Refused, Unavailable, no_progress
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 REMOVE_TIMEOUT = 120  # seconds to remove several times as many
 FLUSH_TIMEOUT = 120  # seconds for a slow disk to take them, with all that others have written

@@ -15,8 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from almagent.journal import logger
 from almagent.ports import Refused, Unavailable
 
 FORMAT = 1
@@ -24,7 +23,7 @@ FORMAT_LIMIT = 1000  # no format of ours will have such a number
 SIZE_LIMIT = 16 << 20  # bytes; ours is far smaller, so what is larger is not ours
 SET_ASIDE_LIMIT = 5  # files kept of each kind; the oldest gives way
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 class FileStore:

@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    be_brief()
+    from almagent.redaction import Redactor  # noqa: PLC0415  the command line starts fast; only this command needs it
 
-    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
+    be_brief(Redactor())
 
-    from almagent import logs  # noqa: PLC0415  likewise
+    import asyncio  # noqa: PLC0415  likewise
+
     from almagent.doctor import examine, healthy  # noqa: PLC0415  loads all adapters
 
-    logs.configure("error", "console", logs.Redactor())
     results = asyncio.run(examine(lambda: load_settings(args), os.environ))
     print(_json(results) if args.json else describe(results))
     return 0 if healthy(results) else 1

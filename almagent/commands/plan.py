@@ -14,7 +14,7 @@ from almagent.lean import be_brief
 
 if TYPE_CHECKING:
     from almagent.core.explanation import Explanation
-    from almagent.logs import Redactor
+    from almagent.redaction import Redactor
     from almagent.settings import Settings
 
 CHANGES = 3
@@ -32,19 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    be_brief()
+    from almagent.redaction import Redactor  # noqa: PLC0415  the command line starts fast; only this command needs it
 
-    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
+    redactor = Redactor()
+    be_brief(redactor)
 
-    from almagent import logs  # noqa: PLC0415  likewise
+    import asyncio  # noqa: PLC0415  likewise
+
     from almagent.core.document import DocumentError  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise
 
     document = _read(args.document) if args.document else None
     settings = load_settings(args).settings
-    redactor = logs.Redactor()
     redactor.learn(settings.api.client_secret)
-    logs.configure("error", "console", redactor)
     try:
         explanation = asyncio.run(_look(settings, document, redactor))
     except DocumentError as exc:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from almagent.commands.options import FLAGS, add_settings_arguments
 from almagent.errors import SettingsError
+from almagent.lean import be_brief
 from almagent.places import SETTINGS_FILE
 
 if TYPE_CHECKING:
@@ -50,9 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
+    from almagent.redaction import Redactor  # noqa: PLC0415  the command line starts fast; only this command needs it
 
-    from almagent import logs  # noqa: PLC0415  likewise
+    redactor = Redactor()
+    be_brief(redactor)
+
+    import asyncio  # noqa: PLC0415  likewise
+
     from almagent.ports import PortError  # noqa: PLC0415  likewise
     from almagent.registration import register  # noqa: PLC0415  loads the adapters
     from almagent.settings_text import render  # noqa: PLC0415  likewise
@@ -61,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
     text = render(_gather(args))
     loaded = _check(text, file)
     _demand_same_or_force(file, text, force=args.force)
-    redactor = logs.Redactor()
     redactor.learn(loaded.settings.api.client_secret)
-    logs.configure("error", "console", redactor)
     try:
         agent_id = asyncio.run(register(loaded.settings, file, text))
     except PortError as exc:

@@ -10,7 +10,7 @@ from almagent.errors import SettingsError
 from almagent.lean import start_lean
 
 if TYPE_CHECKING:
-    from almagent.logs import Redactor
+    from almagent.redaction import Redactor
     from almagent.settings import Settings
 
 
@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     start_lean()
 
-    import structlog  # noqa: PLC0415  the command line starts fast; only this command needs it
-
-    from almagent import logs, original  # noqa: PLC0415  likewise
+    from almagent import logs, original  # noqa: PLC0415  the command line starts fast; only this command needs it
+    from almagent.journal import logger  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise
+    from almagent.redaction import Redactor  # noqa: PLC0415  likewise
 
-    log = structlog.get_logger(__name__)
-    redactor = logs.Redactor()
+    log = logger()
+    redactor = Redactor()
     loaded = load_settings(args)
     while True:
         logs.configure(loaded.settings.log.level, loaded.settings.log.format, redactor)

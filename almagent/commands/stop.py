@@ -71,9 +71,10 @@ def _by_ourselves(args: argparse.Namespace) -> int:
     from almagent import logs  # noqa: PLC0415  likewise
     from almagent.daemon import Goal, Outcome, run  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise
+    from almagent.redaction import Redactor  # noqa: PLC0415  likewise
 
     settings = load_settings(args).settings
-    redactor = logs.Redactor()
+    redactor = Redactor()
     logs.configure(settings.log.level, settings.log.format, redactor)
     print("no agent is running: doing it here", flush=True)
     try:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -55,8 +55,22 @@ class DocumentError(ValueError):
     """The document cannot be used. The text is one line and names field and reason."""
 
 
-def parse(raw: bytes) -> Spec | None:
-    """None: nothing is defined for the flag (an empty body, {}, [] or null). Raises DocumentError."""
+def parse(raw: bytes, known: Iterable[Spec] = ()) -> Spec | None:
+    """None: nothing is defined for the flag (an empty body, {}, [] or null). Raises DocumentError.
+
+    What asks for the same as one of `known` has its revision, also when that was made by another release.
+    """
+    fields = _read(raw)
+    return _spec(fields, known) if fields else None
+
+
+def ports_of(raw: bytes) -> tuple[int, ...] | None:
+    """Those that the document names; None: it names none. Raises DocumentError."""
+    fields = _read(raw)
+    return fields.ports if fields else None
+
+
+def _read(raw: bytes) -> _Fields | None:
     document = _decode(raw)
     if document is None or document in ({}, []):
         return None
@@ -66,10 +80,9 @@ def parse(raw: bytes) -> Spec | None:
     if not given:
         raise DocumentError("image: is required")
     try:
-        fields = _Fields.model_validate(given)
+        return _Fields.model_validate(given)
     except ValidationError as exc:
         raise DocumentError(_explain(exc)) from None  # the original holds the values
-    return _spec(fields)
 
 
 def without_credentials(spec: Spec) -> Spec:
@@ -258,7 +271,7 @@ class _Fields(BaseModel):
 
     image: Annotated[str, _by(parse_image, ImageRefError)]
     environment_variables: Annotated[dict[str, Secret], BeforeValidator(_environment)] = Field(
-        default_factory=dict
+        default={}
     )
     gitRepo: Annotated[str, BeforeValidator(_text)] = ""  # noqa: N815 - the wire's name
     gitReference: Annotated[str, _by(check_reference, GitRefError)] = ""  # noqa: N815
@@ -268,15 +281,15 @@ class _Fields(BaseModel):
     updated: Annotated[int | None, BeforeValidator(_integer)] = None
     registryUsername: Annotated[str, BeforeValidator(_login_part)] = ""  # noqa: N815
     registryPassword: Annotated[str, BeforeValidator(_login_part)] = ""  # noqa: N815
-    users: Annotated[list[Any], BeforeValidator(_users)] = Field(default_factory=list)
-    addons: Annotated[list[Any], BeforeValidator(_addons)] = Field(default_factory=list)
-    storage: Annotated[dict[str, Any], BeforeValidator(_storage)] = Field(default_factory=dict)
+    users: Annotated[list[Any], BeforeValidator(_users)] = Field(default=[])
+    addons: Annotated[list[Any], BeforeValidator(_addons)] = Field(default=[])
+    storage: Annotated[dict[str, Any], BeforeValidator(_storage)] = Field(default={})
 
 
 # --- spec ----------------------------------------------------------------------------------------
 
 
-def _spec(fields: _Fields) -> Spec:
+def _spec(fields: _Fields, known: Iterable[Spec]) -> Spec:
     registry = None
     if fields.registryUsername or fields.registryPassword:
         registry = RegistryLogin(fields.registryUsername, Secret(fields.registryPassword))
@@ -291,7 +304,9 @@ def _spec(fields: _Fields) -> Spec:
         registry=registry,
         ignored=tuple(name for name in NOT_ACTED_ON if getattr(fields, name)),
     )
-    return replace(spec, revision=_revision(spec))
+    content = _content(spec)
+    same = (other.revision for other in known if _content(other) == content)
+    return replace(spec, revision=next(same, None) or _revision(content))
 
 
 def _source(fields: _Fields) -> GitSource | None:
@@ -320,9 +335,8 @@ def _private_key(url: str, text: str) -> Secret | None:
         raise DocumentError(f"gitPrivateKey: {exc}") from None
 
 
-def _revision(spec: Spec) -> str:
-    """Identity of what is deployed. It ends up in labels, names and logs, and the environment may hold
-    guessable secrets, so it is a slow hash (RFC 7914 scrypt; about 10 ms, once a changed document)."""
+def _content(spec: Spec) -> bytes:
+    """What is deployed, and nothing of how it is fetched."""
     content = {
         "image": spec.image,
         "environment": sorted((name, value.reveal()) for name, value in spec.environment.items()),
@@ -331,5 +345,10 @@ def _revision(spec: Spec) -> str:
         "ports": spec.ports,
         "updated": spec.updated,
     }
-    text = json.dumps(content, sort_keys=True).encode()
-    return hashlib.scrypt(text, salt=b"almagent revision 1", n=2**12, r=8, p=1, dklen=16).hex()
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _revision(content: bytes) -> str:
+    """Its identity. It ends up in labels, names and logs, and the environment may hold guessable secrets,
+    so it is a slow hash (RFC 7914 scrypt; about 10 ms, once a changed document)."""
+    return hashlib.scrypt(content, salt=b"almagent revision 1", n=2**12, r=8, p=1, dklen=16).hex()

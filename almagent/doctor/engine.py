@@ -11,7 +11,7 @@ from typing import Any
 from almagent.adapters import sockets
 from almagent.adapters.docker_engine.labels import Owner
 from almagent.adapters.store import peek
-from almagent.core.document import DocumentError, parse
+from almagent.core.document import DocumentError, ports_of
 from almagent.doctor.finding import Finding, fail, ok
 from almagent.doctor.patient import Patient
 from almagent.ports import PortError
@@ -60,12 +60,10 @@ async def ports(patient: Patient) -> Finding:
 
 async def _wanted_ports(patient: Patient) -> tuple[int, ...] | None:
     """Of the document, else of the last release that is remembered."""
-    try:
-        spec = parse(await patient.document() or b"")
-    except DocumentError:
-        spec = None
-    if spec is not None and spec.ports is not None:
-        return spec.ports
+    with suppress(DocumentError):  # the daemon tells
+        ports = ports_of(await patient.document() or b"")
+        if ports is not None:
+            return ports
     memory: Any = peek(patient.settings.state_dir / "state.json").get("memory")
     release = memory.get("release") if isinstance(memory, dict) else None
     return tuple(release["ports"]) if isinstance(release, dict) else None

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_commands [ROUNDS [COMMAND...]]
 
-Run as root; needs a Docker engine. An agent serves, and the API is asked over TLS. COMMAND: another almagent,
-such as an installed package's. Prints one JSON object; exits 1 when a limit is exceeded. What counts is a
+Run as root; needs a Docker engine. An agent serves, and the API is asked over TLS. COMMAND: another almagent
+than this environment's, such as an installed package's. Prints one JSON object; exits 1 when a limit is exceeded. What counts is a
 command's own time: processor time, which neither a busy machine nor a slow neighbour changes. That of the
 programs it asks (git, ssh, nft) is theirs. Compiled bytecode is kept, as an installed package has it.
 """
@@ -94,5 +94,5 @@ def main(rounds: int, almagent: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    given = sys.argv[2:] or [sys.executable, "-m", "almagent"]
+    given = sys.argv[2:] or [str(Path(sys.executable).with_name("almagent"))]
     sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else 7, given))

@@ -4,6 +4,7 @@ release of this agent, every host of a fleet would deploy again what it runs alr
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from almagent.core.document import NAMES, DocumentError, parse, without_credentials
+from almagent.core.document import NAMES, DocumentError, parse, ports_of, without_credentials
 from almagent.core.model import Spec
 
 GOLDEN = sorted((Path(__file__).parent / "documents").glob("*.json"))
@@ -118,6 +119,12 @@ def test_value_of_a_variable_becomes_text(value, text):
 )
 def test_ports(ports, expected):
     assert spec_of(ports=ports).ports == expected
+    assert ports_of(json.dumps({"image": "nginx", "ports": ports}).encode()) == expected
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null"])
+def test_where_nothing_is_defined_no_ports_are(raw):
+    assert ports_of(raw) is None
 
 
 def test_unknown_fields_are_ignored():
@@ -219,6 +226,18 @@ def test_parts_of_the_content_can_not_pass_for_one_another():
     one = spec_of(environment_variables={"A": "1", "B": "2"})
     two = spec_of(environment_variables={"A": '1"], ["B", "2'})
     assert one.revision != two.revision
+
+
+def test_what_is_known_keeps_its_revision():
+    """Also where another release of the agent has hashed it otherwise: an upgrade of the agent deploys nothing."""
+    running = replace(spec_of(**FULL), revision="of old", registry=None)
+    raw = json.dumps({"image": "nginx", **FULL}).encode()
+    other = json.dumps({"image": "nginx", **FULL, "updated": 99}).encode()
+    for known in ([running], [spec_of(), running]):
+        spec = parse(raw, known)
+        assert spec == replace(spec_of(**FULL), revision="of old")
+        changed = parse(other, known)
+        assert changed == parse(other)
 
 
 def test_revision_does_not_tell_the_environment():

@@ -131,7 +131,20 @@ def test_what_a_class_writes_itself_counts():
     assert Hidden("secret") == Hidden("secret")
 
 
-def test_a_field_without_a_default_must_be_given():
-    nothing: Any = Point
-    with pytest.raises(TypeError, match="x"):
-        nothing()
+@pytest.mark.parametrize(
+    ("args", "kwargs", "wrong"),
+    [
+        ((), {}, "x"),
+        ((1,), {"x": 2}, "x"),
+        ((1,), {"z": 2}, "z"),
+        ((1, 2, {}, "s", 5, 6), {}, "6 values"),
+    ],
+)
+def test_each_field_is_given_once(args, kwargs, wrong):
+    point: Any = Point
+    with pytest.raises(TypeError, match=f"twice: {wrong}$"):
+        point(*args, **kwargs)
+
+
+def test_a_default_that_is_made_is_nobody_elses():
+    assert Point(1).names is not Point(1).names

@@ -12,7 +12,8 @@ import pytest
 import structlog
 
 from almagent.core.model import Secret
-from almagent.logs import LONGEST_TEXT, MOST_SECRETS, Redactor, configure
+from almagent.logs import configure
+from almagent.redaction import LONGEST_TEXT, MOST_SECRETS, Redactor
 
 CANARY = "canary-3f9a1c"
 KEY = (

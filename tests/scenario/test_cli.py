@@ -45,6 +45,31 @@ def test_the_docker_library_is_loaded_without_what_it_does_not_need() -> None:
     assert not re.search(r"\bcharset_normalizer\b", done.stdout)
 
 
+LOOKS = """
+import sys
+from almagent.lean import be_brief
+from almagent.redaction import Redactor
+redactor = Redactor()
+redactor.learn("canary-3f9a1c")
+be_brief(redactor)
+import logging
+from almagent import preview
+from almagent.reconciler import log
+print("structlog" in sys.modules)
+logging.getLogger("urllib3").warning("a library speaks of canary-3f9a1c")
+log.warning("some.event", what="quiet")
+log.error("some.event", what="it broke at canary-3f9a1c")
+print("structlog" in sys.modules)
+"""
+
+
+def test_a_command_that_looks_shows_errors_only_and_loads_a_log_for_them() -> None:
+    program = [sys.executable, "-c", LOOKS]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == ["False", "True"]
+    assert re.fullmatch(r".*error +.*some\.event +what='it broke at \*\*\*'\n", done.stderr)
+
+
 STARTS_LEAN = """
 import os
 from almagent.lean import TOLD, start_lean

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Any
 
-import structlog
-
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.adapters.docker_engine.labels import Owner
+from almagent.journal import logger
 from almagent.ports import PortError
 
 IDLE = 300.0  # seconds without an event after which the connection is proved by a new one
@@ -24,7 +23,7 @@ EVENTS = (
     *("kill", "die", "oom", "stop", "destroy", "health_status"),
 )
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 async def watch(door: EngineDoor, owner: Owner, *, idle: float = IDLE) -> AsyncIterator[str]:

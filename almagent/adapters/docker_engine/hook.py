@@ -7,17 +7,16 @@ from collections import deque
 from contextlib import aclosing
 from typing import Any
 
-import structlog
-
 from almagent.adapters.docker_engine import texts
 from almagent.adapters.docker_engine.door import LONG, EngineDoor
+from almagent.journal import logger
 
 MAX_OUTPUT = 4096  # bytes of the end of its output
 _EXECUTABLE = 0o111
 _LINK = 1 << 27  # Go's os.ModeSymlink
 _DIRECTORY = 1 << 31  # Go's os.ModeDir
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 async def run(door: EngineDoor, container_id: str, path: str, deadline: float) -> str:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from almagent.adapters import registry_auth
 from almagent.adapters.docker_engine import manifest, space
 from almagent.adapters.docker_engine.album import Album
@@ -20,11 +18,12 @@ from almagent.adapters.registry_auth import Login
 from almagent.core.frozen import frozen
 from almagent.core.imageref import ImageRefError, parse_image, registry_host, split
 from almagent.core.model import RegistryLogin
+from almagent.journal import logger
 from almagent.ports import Image, Progress, Refused, Unavailable
 
 CONFLICT = 409  # another name or a container needs it
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 @frozen

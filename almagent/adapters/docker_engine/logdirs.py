@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
+from almagent.journal import logger
 
 TARGET = "/var/log"
 MODE = 0o1777
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def make(logs: Path, name: str) -> Path:

@@ -8,17 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from almagent.adapters.registry_auth import Login
 from almagent.core.frozen import frozen
 from almagent.core.imageref import registry_host
+from almagent.journal import logger
 
 # A gzipped layer grows two- to threefold, and the packed one lies beside it while it is unpacked.
 GROWTH = 3
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's words in Go's
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 @frozen

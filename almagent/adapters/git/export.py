@@ -11,8 +11,6 @@ from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 from typing import BinaryIO
 
-import structlog
-
 from almagent.adapters.git.descriptors import closing
 from almagent.adapters.git.objects import read_blobs
 from almagent.adapters.git.room import check_room_for_tree
@@ -28,8 +26,9 @@ from almagent.adapters.git.tree import (
 from almagent.adapters.git.verdicts import Damaged, last_words
 from almagent.adapters.threads import Door
 from almagent.core.frozen import frozen
+from almagent.journal import logger
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 INIT_SCRIPTS = ("mobingi-init.sh", "mobingi-install.sh")  # the first that is there counts
 MAX_INIT_SCRIPT = 1 << 20  # bytes

@@ -11,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import structlog
-
+from almagent.journal import logger
 from almagent.ports import Refused
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 

@@ -9,16 +9,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import structlog
-
 from almagent.adapters.git.descriptors import closing
 from almagent.adapters.git.mirror import Mirror
 from almagent.adapters.git.runner import Git, run
 from almagent.adapters.git.verdicts import Damaged, Missing, last_words
+from almagent.journal import logger
 
 _HISTORY = Path(__file__).with_name("history.py")
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 async def find_commit(git: Git, mirror: Mirror, name: str) -> str:

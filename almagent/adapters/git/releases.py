@@ -13,13 +13,12 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-import structlog
-
+from almagent.journal import logger
 from almagent.ports import Checkout
 
 _SCRIPT_COPY = ".init.sh.tmp"
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 
 def repository_key(url: str) -> str:

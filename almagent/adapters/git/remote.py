@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import structlog
-
 from almagent.adapters.git.access import Access
 from almagent.adapters.git.mirror import FETCHED, Mirror
 from almagent.adapters.git.runner import Finished, Progress
 from almagent.adapters.git.verdicts import Missing
+from almagent.journal import logger
 
-log = structlog.get_logger(__name__)
+log = logger()
 
 FULL_COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-fA-F]{7,39}")
