@@ -37,6 +37,7 @@ class Loaded(NamedTuple):
     settings: Settings
     warnings: tuple[str, ...]  # one line each
     file: Path | None
+    secret_from: str = ""  # where the operator finds the client secret
 
 
 def load(
@@ -58,9 +59,10 @@ def load(
     if not secret:
         raise SettingsError([_no_secret_line(place)])
     for path in (file, secret_file):
-        warnings += _mode_warnings(path)
+        warnings += mode_warnings(path)
     warnings += _plain_http_warnings(settings.api.url, layer)
-    return Loaded(_complete(settings, secret), tuple(warnings), file)
+    secret_from = str(secret_file or layer["api", "client_secret"].place)
+    return Loaded(_complete(settings, secret), tuple(warnings), file, secret_from)
 
 
 # --- the check -----------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def _no_secret_line(file: str) -> str:
 # --- what is allowed but unwise ------------------------------------------------------------------
 
 
-def _mode_warnings(path: Path | None) -> list[str]:
+def mode_warnings(path: Path | None) -> list[str]:
     mode = stat.S_IMODE(path.stat().st_mode) if path else 0
     if not mode & (stat.S_IRGRP | stat.S_IROTH):
         return []

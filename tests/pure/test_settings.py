@@ -42,7 +42,7 @@ def _problems(
 
 
 def test_defaults_are_those_of_the_contract(file: Path) -> None:
-    settings, warnings, read = _load(file)
+    settings, warnings, read, _ = _load(file)
     assert (settings.stack_id, settings.flag, settings.user_id) == ("mo-1", "Web01", "")
     assert (settings.state_dir, settings.runtime_dir) == (
         Path("/var/lib/almagent"),
@@ -155,7 +155,7 @@ ORIGINAL = """
 )
 def test_the_original_file_is_understood(tmp_path: Path, host: str, url: str) -> None:
     file = _written(tmp_path / "alm-agent.cfg", ORIGINAL % host)
-    settings, warnings, _ = _load(file)
+    settings, warnings, *_ = _load(file)
     assert settings.user_id == "5447820c870e1"
     assert settings.stack_id == "mo-5447820c870e1-ZgNTSRM8K-tk"
     assert settings.flag == "web01"
@@ -305,6 +305,15 @@ def test_the_secret_comes_from_the_first_place_that_has_it(file: Path, tmp_path:
     assert secret(named) == "from-own-file"
     assert secret({}) == "from-credential"
     assert secret({"api.client_secret_file": ""}) == "from-credential"
+
+
+def test_where_the_secret_comes_from_is_known(file: Path, tmp_path: Path) -> None:
+    assert _load(file).secret_from == f"{file}: api.client_secret"
+    given = {"ALMAGENT_API__CLIENT_SECRET": CANARY}
+    assert _load(file, None, given).secret_from == "environment: ALMAGENT_API__CLIENT_SECRET"
+    _written(file, NO_SECRET)
+    own = _written(tmp_path / "own", CANARY)
+    assert _load(file, {"api.client_secret_file": str(own)}).secret_from == str(own)
 
 
 def test_a_secret_that_cannot_be_had_is_told(file: Path, tmp_path: Path) -> None:
