@@ -8,6 +8,7 @@ other outcome is Unavailable, because a service that is broken does not announce
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -127,4 +128,7 @@ async def _capped(content: aiohttp.StreamReader, name: str, cap: int) -> bytes:
 
 def _reason(exc: Exception) -> str:
     """Short, and without the URL: an endpoint of the user's may hold a password."""
+    number = getattr(exc, "errno", None) or 0
+    if number > 0:
+        return os.strerror(number)  # the library's text has addresses in it
     return getattr(exc, "strerror", None) or type(exc).__name__
