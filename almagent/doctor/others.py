@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import re
+import shlex
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from pathlib import Path
@@ -27,23 +28,23 @@ DNAT = re.compile(r"--dport (\d+) .*-j DNAT --to-destination [\d.]+:\d+")
 async def second_agent(patient: Patient) -> Finding:
     s = patient.settings
     ours, own = (s.stack_id, s.flag), s.runtime_dir / LOCK
-    for lock in sorted(_locks_in_use() - {own}):
-        status = await _status(lock.parent)
-        if status is not None and (status["stack_id"], status["flag"]) == ours:
-            text = f"process {status['pid']} serves the same stack and flag from {lock.parent}"
-            return fail(text, f"end one of the two: kill {status['pid']}")
-    holder = _holder(own)
-    if holder is None:
+    locks = sorted(_locks_in_use() - {own})
+    status, *others = await asyncio.gather(*(_status(lock.parent) for lock in (own, *locks)))
+    for lock, other in zip(locks, others, strict=True):
+        if other is not None and (other["stack_id"], other["flag"]) == ours:
+            text = f"process {other['pid']} serves the same stack and flag from {lock.parent}"
+            return fail(text, f"end one of the two: {_end(patient, str(other['pid']))}")
+    process = holder(own)
+    if process is None:
         return ok("none runs")
-    who, end = (
-        (f"process {holder}", f"kill {holder}") if holder else ("a process", f"fuser -k {own}")
-    )
-    status = await _status(own.parent)
+    who = f"process {process}" if process else "a process"
+    kill = "kill" if status else "kill -KILL"  # a stopped process hears of nothing else
+    end = _end(patient, process, kill) if process else f"fuser -k {shlex.quote(str(own))}"
     if status is None:
         return fail(f"{who} holds {own}, but does not answer", f"end it: {end}")
     if (status["stack_id"], status["flag"]) != ours:
         text = f"{who} serves {status['stack_id']}, flag {status['flag']}, from {own.parent}"
-        return fail(text, f"give this agent a runtime_dir of its own, or end that one: {end}")
+        return fail(text, f"give this agent a runtime_dir of its own; or end that one: {end}")
     return ok(f"none; {who} is this agent, phase {status['phase']}")
 
 
@@ -68,7 +69,7 @@ async def original(patient: Patient) -> Finding:
 # --- a second agent ---
 
 
-def _holder(lock: Path) -> str | None:
+def holder(lock: Path) -> str | None:
     """The number of the process that holds it, "" when it is not told; None: nobody does."""
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -100,14 +101,30 @@ def _lock_holders() -> set[str]:
     return {row[4] for row in rows if row[1] == "FLOCK"}
 
 
+def _end(patient: Patient, process: str, kill: str = "kill") -> str:
+    """A service that is killed may be started anew; a user's own manager is not ours to stop."""
+    with suppress(OSError):
+        for line in patient.path(f"/proc/{process}/cgroup").read_text().splitlines():
+            parts = line.split("/")  # cgroups(7)
+            services = [part for part in parts if part.endswith(".service")]
+            if services and "user.slice" not in parts:
+                return f"systemctl stop {shlex.quote(services[-1])}"
+    return f"{kill} {process}"
+
+
 async def _status(directory: Path) -> dict[str, Any] | None:
+    """None: there is no answer."""
+
     def read() -> dict[str, Any] | None:
         try:
             return ask(directory, "/v1/status")
         except (NotRunning, CannotAsk):
             return None
 
-    return await Door("status").call(read, timeout=CALL)
+    try:
+        return await Door("status").call(read, timeout=CALL)
+    except TimeoutError:
+        return None
 
 
 # --- the original ---

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -216,7 +217,8 @@ async def test_a_cloud_whose_metadata_is_blocked_is_known_by_its_firmware(
     assert list(await failed(agent, tmp_path / "root")) == ["metadata"]
 
 
-async def test_somebody_holds_the_lock(agent: Agent):
+async def test_somebody_holds_the_lock(agent: Agent, tmp_path: Path):
+    root = tmp_path / "root"
     lock = agent.directory / "run" / "almagent.lock"
     lock.parent.mkdir()
     with lock.open("w") as file:
@@ -224,8 +226,30 @@ async def test_somebody_holds_the_lock(agent: Agent):
         file.write(f"{os.getpid()}\n")
         file.flush()
         found = await failed(agent)
+        cgroup = root / f"proc/{os.getpid()}/cgroup"
+        cgroup.parent.mkdir(parents=True)
+        cgroup.write_text("0::/system.slice/my-agent.service\n")
+        service = await failed(agent, root)
+        cgroup.write_text("0::/user.slice/user-0.slice/user@0.service/init.scope\n")
+        login = await failed(agent, root)
     assert list(found) == ["second-agent"]
     assert str(os.getpid()) in found["second-agent"].text
+    assert service["second-agent"].fix == "end it: systemctl stop my-agent.service"
+    assert login == found
+    assert await failed(agent) == {}
+
+
+async def test_an_agent_that_is_frozen_and_the_fix(agent: Agent, api: ScriptedApi):
+    api.always(TOKEN, None)
+    await agent.start()
+    await agent.until_told("error")  # as below
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGSTOP)
+    found = await failed(agent)
+    assert list(found) == ["second-agent"]
+    assert found["second-agent"].text.endswith("almagent.lock, but does not answer")
+    subprocess.run(found["second-agent"].fix.removeprefix("end it: "), shell=True, check=True)
+    await agent.process.wait()
     assert await failed(agent) == {}
 
 
