@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from almagent.commands import text
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     from almagent.doctor import examine, healthy  # noqa: PLC0415  loads all adapters
 
-    results = asyncio.run(examine(lambda: load_settings(args), os.environ))
+    named = args.config or os.environ.get("ALMAGENT_CONFIG")
+    results = asyncio.run(examine(lambda: load_settings(args), Path(named) if named else None))
     print(_json(results) if args.json else describe(results))
     return 0 if healthy(results) else 1
 

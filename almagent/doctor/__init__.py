@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+import shlex
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from almagent.core.frozen import frozen
@@ -16,7 +18,8 @@ from almagent.doctor.finding import Finding, Level, fail, ok, warn
 from almagent.doctor.patient import Patient
 from almagent.errors import SettingsError
 from almagent.settings import Settings
-from almagent.settings_load import Loaded
+from almagent.settings_layers import DEFAULT_FILES
+from almagent.settings_load import Loaded, mode_warnings
 
 DEADLINE = 8.0  # seconds for each check; all run at the same time
 
@@ -26,6 +29,7 @@ CHECKS: dict[str, Check] = {
     "permissions": host.permissions,
     "api": api.reachable,
     "credentials": api.credentials,
+    "document": api.document,
     "clock": api.clock,
     "docker": engine.docker,
     "disk": engine.disk,
@@ -38,7 +42,9 @@ CHECKS: dict[str, Check] = {
     "second-agent": others.second_agent,
     "old-agent": others.original,
 }
-NEED_SETTINGS = frozenset({"api", "credentials", "clock", "ports", "metadata", "second-agent"})
+NEED_SETTINGS = frozenset(
+    {"api", "credentials", "document", "clock", "ports", "metadata", "second-agent"}
+)
 
 
 @frozen
@@ -48,18 +54,21 @@ class Result:
 
 
 async def examine(
-    read_settings: Callable[[], Loaded], environ: Mapping[str, str], root: Path = Path("/")
+    read_settings: Callable[[], Loaded], config: Path | None, root: Path = Path("/")
 ) -> list[Result]:
-    """`read_settings` raises SettingsError; what does not depend on settings is looked at all the same."""
+    """`read_settings` raises SettingsError; what does not depend on settings is looked at all the same.
+
+    `config`: the settings file that was named, if one was.
+    """
+    option = f" --config {shlex.quote(str(config))}" if config else ""
+    again = f"almagent doctor{option}"
     try:
         loaded, first = _judge(read_settings())
     except SettingsError as exc:
         loaded = None
-        fix = (
-            "correct the settings, or write them anew with almagent register; then: almagent doctor"
-        )
-        first = fail("; ".join(exc.lines), fix)
-    patient = Patient(loaded or _defaults(), environ, root)
+        anew = f"write them anew: almagent register --force{option}"
+        first = fail("; ".join(exc.lines), f"correct the settings; or {anew}; then: {again}")
+    patient = Patient(loaded or _defaults(config), again=again, known=loaded is not None, root=root)
     checks = {name: check for name, check in CHECKS.items() if loaded or name not in NEED_SETTINGS}
     try:
         findings = await asyncio.gather(*(_ask(check, patient) for check in checks.values()))
@@ -69,16 +78,17 @@ async def examine(
     unknown = warn("not known without settings", "see the line settings")
     rest = [Result(name, results.get(name, unknown)) for name in CHECKS]
     everything = [Result("settings", first), *rest]
-    return everything if os.geteuid() == 0 else list(map(_for_another_user, everything))
+    if os.geteuid() == 0:
+        return everything
+    return [_for_another_user(result, f"sudo {again}") for result in everything]
 
 
-def _for_another_user(result: Result) -> Result:
+def _for_another_user(result: Result, as_root: str) -> Result:
     """What fails for them may be right for root, whose service the agent is."""
     found = result.finding
-    if found.level is not Level.FAIL or found.fix.startswith(host.AS_ROOT):
+    if found.level is not Level.FAIL or found.fix == as_root:
         return result
-    fix = f"{host.AS_ROOT}; if this fails there, too: {found.fix}"
-    return Result(result.id, fail(found.text, fix))
+    return Result(result.id, fail(found.text, f"{as_root}; if this fails there, too: {found.fix}"))
 
 
 def _judge(loaded: Loaded) -> tuple[Loaded, Finding]:
@@ -89,9 +99,13 @@ def _judge(loaded: Loaded) -> tuple[Loaded, Finding]:
     return loaded, ok(f"from {loaded.file or 'the environment'}")
 
 
-def _defaults() -> Loaded:
-    """For the checks that need settings only a little."""
-    return Loaded(Settings(stack_id="unknown", flag="unknown"), (), None)
+def _defaults(config: Path | None) -> Loaded:
+    """For the checks that need settings only a little; the file may be open to others all the same."""
+    nothing = Loaded(Settings(stack_id="unknown", flag="unknown"), (), None)
+    with suppress(OSError):  # the file is not ours to look at
+        file = next(filter(Path.is_file, [config] if config else DEFAULT_FILES), None)
+        return nothing._replace(file=file, warnings=tuple(mode_warnings(file)))
+    return nothing
 
 
 async def _ask(check: Check, patient: Patient) -> Finding:
@@ -99,7 +113,8 @@ async def _ask(check: Check, patient: Patient) -> Finding:
         async with asyncio.timeout(DEADLINE):
             return await check(patient)
     except TimeoutError:
-        return fail(f"no answer within {DEADLINE:g} s", "look at what this line is about")
+        text = f"cannot be checked: no answer within {DEADLINE:g} s"
+        return fail(text, f"see what hangs: ps -ef --forest; then: {patient.again}")
     except Exception as exc:  # noqa: BLE001  one check that fails on this host must not hide the others
         text = f"cannot be checked: {type(exc).__name__}"
         return warn(text, "report this as a fault of almagent")

@@ -4,54 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
+import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 
 from almagent.adapters import metadata as clouds
 from almagent.adapters.router import unsupported_it_seems
 from almagent.clouds import CLOUDS
+from almagent.doctor.directories import obstacle
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
-from almagent.doctor.patient import Patient
+from almagent.doctor.patient import CALL, Patient
 from almagent.ports import PortError
 
-AS_ROOT = "sudo almagent doctor"
-GIT = "apt-get install git (or: dnf install git)"
-OPENSSH = "apt-get install openssh-client (or: dnf install openssh-clients)"
-NFTABLES = "apt-get install nftables (or: dnf install nftables)"
-
+OPENSSH = ("openssh-client", "openssh-clients")  # Debian's name and Fedora's
 AZURE_TAG = "7783-7084-3265-9085-8269-3286-77"  # the chassis asset tag of Azure; Hyper-V has none
 
 
-async def _program(name: str, install: str, *arguments: str) -> Finding:
+def install(deb: str, rpm: str = "") -> str:
+    """The command of this host; `rpm`: what Fedora calls the package, if it is another name."""
+    return f"apt-get install {deb}" if shutil.which("apt-get") else f"dnf install {rpm or deb}"
+
+
+async def _program(packages: tuple[str, ...], *command: str, judged: bool = True) -> Finding:
+    """`judged`: its exit code tells whether it works."""
+    name, packaged = command[0], install(*packages)
+    anew = f"mend or remove {shutil.which(name)}; then: {packaged.replace('install', 'reinstall')}"
     try:
-        child = await asyncio.create_subprocess_exec(
-            name, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
-        )
+        async with asyncio.timeout(CALL):
+            code, said = await _run(command)
+    except TimeoutError:
+        return fail(f"{shlex.join(command)} does not end within {CALL:g} s", anew)
     except OSError as exc:
-        return fail(f"cannot run {name}: {exc.strerror}", install)
+        return fail(f"cannot run {name}: {exc.strerror}", packaged)
+    if judged and code != 0:
+        return fail(f"{shlex.join(command)} ends with exit code {code}: {said}", anew)
+    return ok(said)
+
+
+async def _run(command: tuple[str, ...]) -> tuple[int | None, str]:
+    """Its exit code and the first line it says. Raises OSError."""
+    child = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
     try:
         out, err = await child.communicate()
     finally:
         if child.returncode is None:
             with suppress(ProcessLookupError):
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)  # with what it has started
             await child.wait()
-    lines = (out or err).decode(errors="replace").split("\n")
-    return ok(lines[0].strip())
+    return child.returncode, (out or err).decode(errors="replace").split("\n")[0].strip()
 
 
 async def git(_patient: Patient) -> Finding:
-    return await _program("git", GIT, "--version")
+    return await _program(("git",), "git", "--version")
 
 
 async def ssh(_patient: Patient) -> Finding:
-    return await _program("ssh", OPENSSH, "-V")
+    return await _program(OPENSSH, "ssh", "-V")
 
 
 async def ssh_keygen(_patient: Patient) -> Finding:
-    """It has no version of its own to tell."""
-    finding = await _program("ssh-keygen", OPENSSH, "-?")
+    """It has no version of its own to tell, and fails when asked for help."""
+    finding = await _program(OPENSSH, "ssh-keygen", "-?", judged=False)
     return finding if finding.level is Level.FAIL else ok("as ssh")
 
 
@@ -62,7 +79,9 @@ async def nftables(patient: Patient) -> Finding:
     reason = await unsupported_it_seems()
     if reason is None:
         return ok("the kernel takes the rules of this agent")
-    fix = NFTABLES if shutil.which("nft") is None else "as root: modprobe -a nf_tables nf_nat"
+    fix = "as root: modprobe -a nf_tables nf_nat"
+    if shutil.which("nft") is None:
+        fix = install("nftables")
     if strategy == "switch":
         return fail(f"{reason}: deploy.strategy asks for it", fix)
     return fail(
@@ -72,15 +91,28 @@ async def nftables(patient: Patient) -> Finding:
 
 async def permissions(patient: Patient) -> Finding:
     if os.geteuid() != 0:
-        return fail("not root: Docker, nftables and the state need it", AS_ROOT)
+        return fail("not root: Docker, nftables and the state need it", f"sudo {patient.again}")
     problems = [w for w in patient.loaded.warnings if "chmod" in w]
     if problems:
-        files = " ".join(w.partition(": ")[0] for w in problems)
-        return fail("; ".join(problems), f"chmod 600 {files}")
+        files = [w.partition(": ")[0] for w in problems]
+        return fail("; ".join(problems), shlex.join(["chmod", "600", *files]))
+    if not patient.known:
+        file = patient.loaded.file
+        return ok(f"root, and nobody else can read {file}" if file else "root")
+    return _directories(patient) or ok("root, and nobody else can read settings and state")
+
+
+def _directories(patient: Patient) -> Finding | None:
+    """What is wrong with them."""
     state = patient.settings.state_dir
+    for key, path in {"state_dir": state, "runtime_dir": patient.settings.runtime_dir}.items():
+        found = obstacle(path)
+        if found:
+            text, fix = found
+            return fail(f"{key}: {text}", f"{fix}; or set {key} to a place that can be written")
     if state.exists() and state.stat().st_mode & 0o077:
-        return warn(f"others can look into {state}", f"chmod 700 {state}")
-    return ok("root, and nobody else can read settings and state")
+        return warn(f"others can look into {state}", shlex.join(["chmod", "700", str(state)]))
+    return None
 
 
 async def metadata(patient: Patient) -> Finding:
@@ -93,8 +125,8 @@ async def metadata(patient: Patient) -> Finding:
     try:
         instance_id = await found.instance_id()
     except PortError as exc:
-        fix = f"let this host reach the metadata service of {found.name}, or correct cloud.provider"
-        return fail(f"{found.name}: {exc}", fix)
+        fix = _let_reach(patient, f"the metadata service of {found.name}")
+        return fail(f"{found.name}: {exc}", f"{fix}; or correct cloud.provider")
     return ok(f"{found.name}, instance {instance_id}")
 
 
@@ -107,8 +139,15 @@ def _no_cloud(patient: Patient) -> Finding:
         return ok("no cloud: its notices are not watched")
     return fail(
         f"this is a machine of {maker}, but no metadata service answers: its notices are missed",
-        "let this host reach http://169.254.169.254, or set cloud.provider to none",
+        f"{_let_reach(patient, 'http://169.254.169.254')}; or set cloud.provider to none",
     )
+
+
+def _let_reach(patient: Patient, service: str) -> str:
+    endpoint = patient.settings.cloud.endpoint
+    if endpoint:
+        return f"correct cloud.endpoint, which is {endpoint}"
+    return f"let this host reach {service}"
 
 
 def _cloud_makers() -> tuple[str, ...]:

@@ -30,13 +30,17 @@ class Engine:
 
 
 class Patient:
-    """One host and its settings. `root` is where its files are; tests have one of their own."""
+    """One host and its settings."""
 
-    def __init__(self, loaded: Loaded, environ: Mapping[str, str], root: Path = Path("/")) -> None:
+    def __init__(self, loaded: Loaded, *, again: str, known: bool, root: Path) -> None:
+        """`again`: the command that looks anew. `known`: the settings are this host's, not the defaults.
+        `root` is where its files are; tests have one of their own."""
         self.loaded = loaded
-        self.environ = environ
+        self.again = again
+        self.known = known
         self.root = root
         self._login: asyncio.Task[wire.Answer] | None = None
+        self._document: asyncio.Task[wire.Answer] | None = None
         self._engine: asyncio.Task[Engine] | None = None
         self._transport: Transport | None = None
 
@@ -58,16 +62,12 @@ class Patient:
             self._login = asyncio.create_task(self._ask_api(wire.login(*self._credentials())))
         return await asyncio.shield(self._login)
 
-    async def document(self) -> bytes | None:
-        """None: it cannot be had; why is another check's business."""
-        s = self.settings
-        try:
-            token = wire.read_token(await self.login()).secret.reveal()
-            answer = await self._ask_api(wire.ask_document(s.stack_id, s.flag, ""), token)
-            document = wire.read_document(answer, conditional=False)
-        except (PortError, wire.WireError):
-            return None
-        return document.body if document else None
+    async def document(self) -> bytes:
+        """b"": nothing is defined. Raises PortError, WireError."""
+        if self._document is None:
+            self._document = asyncio.create_task(self._ask_document())
+        document = wire.read_document(await asyncio.shield(self._document), conditional=False)
+        return document.body if document else b""
 
     async def engine(self) -> Engine:
         """Raises PortError."""
@@ -77,6 +77,11 @@ class Patient:
 
     def _credentials(self) -> tuple[str, Any]:
         return self.settings.api.client_id, self.settings.api.client_secret
+
+    async def _ask_document(self) -> wire.Answer:
+        token = wire.read_token(await self.login()).secret.reveal()
+        request = wire.ask_document(self.settings.stack_id, self.settings.flag, "")
+        return await self._ask_api(request, token)
 
     async def _ask_api(self, request: wire.Request, token: str = "") -> wire.Answer:
         if self._transport is None:

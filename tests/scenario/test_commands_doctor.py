@@ -22,6 +22,7 @@ import docker
 import pytest
 
 from almagent.doctor import examine
+from almagent.doctor.engine import LEAST
 from almagent.doctor.finding import Finding
 from almagent.settings_load import load
 from tests.peers.agent import SECRET, Agent
@@ -34,6 +35,7 @@ IDS = [
     "permissions",
     "api",
     "credentials",
+    "document",
     "clock",
     "docker",
     "disk",
@@ -64,7 +66,7 @@ def healthy(agent: Agent, api: ScriptedApi) -> None:
 
 
 async def findings(agent: Agent, root: Path = Path("/nowhere")) -> dict[str, Finding]:
-    results = await examine(lambda: load(os.environ, config=agent.config), os.environ, root)
+    results = await examine(lambda: load(os.environ, config=agent.config), agent.config, root)
     assert [result.id for result in results] == IDS
     return {result.id: result.finding for result in results}
 
@@ -104,7 +106,28 @@ async def test_as_people_and_machines_read_it(agent: Agent, api: ScriptedApi):
 
 async def test_no_docker(agent: Agent):
     agent.configure(docker={"host": "unix:///nowhere/docker.sock"})
-    assert list(await failed(agent)) == ["docker"]
+    found = await failed(agent)
+    assert list(found) == ["docker"]
+    assert "systemctl enable --now docker" in found["docker"].fix
+
+
+async def test_something_else_than_docker(agent: Agent, api: ScriptedApi):
+    agent.configure(docker={"host": f"tcp://127.0.0.1:{api.port}"})
+    found = (await failed(agent))["docker"]
+    host = f"tcp://127.0.0.1:{api.port}"
+    assert found.text == f"what listens on {host} does not answer as a Docker engine"
+    assert found.fix == f"systemctl restart docker; or correct docker.host, which is {host}"
+
+
+async def test_docker_hangs(agent: Agent, tmp_path: Path):
+    path = tmp_path / "docker.sock"
+    agent.configure(docker={"host": f"unix://{path}"})
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        found = (await failed(agent))["docker"]
+    assert "does not answer within" in found.text
+    assert found.fix.startswith("systemctl restart docker; ")
 
 
 async def test_wrong_secret(agent: Agent, api: ScriptedApi):
@@ -112,17 +135,74 @@ async def test_wrong_secret(agent: Agent, api: ScriptedApi):
     found = await failed(agent)
     assert list(found) == ["credentials"]
     assert "refused" in found["credentials"].text
+    assert f"from {agent.config}: api.client_secret" in found["credentials"].text
 
 
 @pytest.mark.parametrize(
-    "answer", [pytest.param(reply(404), id="another site"), pytest.param(None, id="nobody there")]
+    "answer",
+    [
+        pytest.param(reply(404), id="another site"),
+        pytest.param(reply(200, "<html>"), id="a site that takes everything"),
+        pytest.param(reply(200, {"hello": "world"}), id="no token"),
+        pytest.param(None, id="nobody there"),
+    ],
 )
 async def test_wrong_url(agent: Agent, api: ScriptedApi, answer: Behaviour | None):
     if answer is None:
         agent.configure(api={"url": "http://127.0.0.1:1"})
     else:
         api.always(TOKEN, answer)
-    assert list(await failed(agent)) == ["api"]
+    found = await findings(agent)
+    assert [name for name, f in found.items() if f.level == "fail"] == ["api"]
+    assert found["credentials"].fix == found["document"].fix == "see the line api"
+
+
+async def test_asked_too_often(agent: Agent, api: ScriptedApi):
+    api.always(TOKEN, reply(429))
+    found = await findings(agent)
+    assert "fail" not in {finding.level for finding in found.values()}
+    assert "too often" in found["credentials"].text
+    assert found["document"].fix == "see the line credentials"
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_a_ca_file_that_cannot_be_used(agent: Agent, tmp_path: Path, content: str | None):
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    agent.configure(api={"ca_file": str(file)})
+    found = await failed(agent)
+    assert list(found) == ["api"]
+    assert "api.ca_file" in found["api"].fix
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (reply(403), "HTTP 403"),
+        (reply(404), "HTTP 404"),
+        (reply(500), "HTTP 500"),
+        (reply(200, "<html>"), "not JSON"),
+        (reply(200, {"ports": [80]}), "image: is required"),
+    ],
+)
+async def test_no_usable_document(agent: Agent, api: ScriptedApi, answer: Behaviour, told: str):
+    api.always(CONFIG, answer)
+    found = await failed(agent)
+    assert list(found) == ["document"]
+    assert told in found["document"].text
+
+
+async def test_the_document(agent: Agent, api: ScriptedApi):
+    assert (await findings(agent))["document"].text == "asks for app:1"
+    assert len(api.asked(TOKEN, CONFIG)) == 2
+    api.always(CONFIG, reply(200, {}))
+    found = (await findings(agent))["document"]
+    assert found.level == "warn"
+    assert found.text == f"nothing is defined for flag {agent.flag} of stack {agent.stack_id}"
+    api.always(TOKEN, reply(401))
+    found = (await findings(agent))["document"]
+    assert (found.level, found.fix) == ("warn", "see the line credentials")
 
 
 async def test_clock_ten_minutes_off(agent: Agent, api: ScriptedApi):
@@ -153,13 +233,75 @@ def without(program: str, directory: Path) -> Iterator[None]:
 async def test_a_program_is_missing(agent: Agent, tmp_path: Path, program: str, line: str):
     with without(program, tmp_path / "bin"):
         found = await failed(agent)
-    assert list(found) == [line]
-    assert "install" in found[line].fix
+        assert list(found) == [line]
+        assert found[line].fix.startswith("dnf install ")
+        (tmp_path / "bin/apt-get").symlink_to("/bin/true")
+        fix = (await failed(agent))[line].fix
+        assert fix.startswith("apt-get install ")
+        subprocess.run(fix.split("; ")[0], shell=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo oops; exit 127", "git --version ends with exit code 127: oops"),
+        ("sleep 60", "git --version does not end within 4 s"),
+    ],
+)
+async def test_a_program_that_does_not_work(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, told: str
+):
+    program = tmp_path / "bin/git"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    found = await failed(agent)
+    assert list(found) == ["git"]
+    assert found["git"].text == told
+    assert str(program) in found["git"].fix
 
 
 async def test_disk_full(agent: Agent):
     agent.configure(docker={"min_free_bytes": 2**60})
     assert list(await failed(agent)) == ["disk"]
+
+
+@pytest.mark.parametrize("least", [0, 1])
+async def test_no_room_for_the_state(agent: Agent, least: int):
+    agent.configure(docker={"min_free_bytes": least})
+    with agent.small_disk(2 * LEAST >> 20) as state:
+        assert await failed(agent) == {}
+        (state / "filler").write_bytes(b"x" * (LEAST + 1))
+        found = await failed(agent)
+        (state / "filler").unlink()
+    assert list(found) == ["disk"]
+    assert f"7 MiB free at {state}" in found["disk"].text
+    assert "the agent itself needs 8 MiB" in found["disk"].text
+
+
+async def test_state_on_a_read_only_disk_and_the_fix(agent: Agent):
+    with agent.small_disk(64) as state:
+        subprocess.run(["mount", "-o", "remount,ro", state], check=True)
+        found = await failed(agent)
+        subprocess.run(found["permissions"].fix.split("; or ")[0], shell=True, check=True)
+        assert await failed(agent) == {}
+    assert list(found) == ["permissions"]
+    assert found["permissions"].text == f"state_dir: {state} is on a read-only file system"
+
+
+@pytest.mark.parametrize("name", ["state", "run"])
+async def test_a_directory_below_a_file_and_the_fix(agent: Agent, tmp_path: Path, name: str):
+    directory = tmp_path / "a file" / "below"
+    (tmp_path / "a file").touch()
+    agent.config.write_text(
+        agent.config.read_text().replace(str(agent.directory / name), str(directory))
+    )
+    found = await failed(agent)
+    assert list(found) == ["permissions"]
+    assert "is not a directory" in found["permissions"].text
+    subprocess.run(found["permissions"].fix.split("; or ")[0], shell=True, check=True)
+    assert await failed(agent) == {}
 
 
 async def test_unreadable_settings(agent: Agent):
@@ -180,6 +322,28 @@ async def test_settings_open_to_others_and_the_fix(agent: Agent):
     assert await failed(agent) == {}
 
 
+async def test_a_path_with_a_space_in_it(
+    agent: Agent, api: ScriptedApi, docker_api: docker.APIClient, tmp_path: Path
+):
+    spaced = Agent(tmp_path / "a b", api, agent.stack_id, docker_api)
+    spaced.directory.mkdir()
+    spaced.configure()
+    spaced.config.chmod(0o644)
+    subprocess.run((await failed(spaced))["permissions"].fix, shell=True, check=True)
+    assert await failed(spaced) == {}
+
+
+async def test_broken_settings_open_to_others(agent: Agent):
+    agent.config.write_text("[")
+    agent.config.chmod(0o644)
+    found = await failed(agent)
+    assert list(found) == ["settings", "permissions"]
+    assert f"almagent register --force --config {agent.config};" in found["settings"].fix
+    subprocess.run(found["permissions"].fix, shell=True, check=True)
+    told = (await findings(agent))["permissions"].text
+    assert told == f"root, and nobody else can read {agent.config}"
+
+
 async def test_no_permission(agent: Agent):
     await findings(agent)  # all modules are loaded now: nobody else may read where they are
     os.seteuid(NOBODY)
@@ -188,7 +352,8 @@ async def test_no_permission(agent: Agent):
     finally:
         os.seteuid(0)
     assert {"settings", "permissions", "docker"} <= found.keys()
-    assert "sudo" in found["permissions"].fix
+    assert found["permissions"].fix == f"sudo almagent doctor --config {agent.config}"
+    assert found["docker"].fix.startswith(found["permissions"].fix)
 
 
 async def test_port_taken(agent: Agent, api: ScriptedApi, port: int):
@@ -201,9 +366,25 @@ async def test_port_taken(agent: Agent, api: ScriptedApi, port: int):
     assert await failed(agent) == {}
 
 
+async def test_metrics_taken(agent: Agent, api: ScriptedApi, port: int):
+    agent.configure(metrics={"listen": f"127.0.0.1:{port}"})
+    with socket.create_server(("127.0.0.1", port)):
+        found = (await findings(agent))["ports"]
+    assert found.level == "warn"
+    assert f"127.0.0.1:{port} is taken by " in found.text
+    assert "metrics.listen" in found.fix
+    api.always(TOKEN, None)
+    await agent.start()
+    await agent.until_told("error")  # as below
+    assert (await findings(agent))["ports"].level == "ok"
+
+
 async def test_metadata_blocked(agent: Agent):
     agent.configure(cloud={"provider": "aws", "endpoint": "http://127.0.0.1:1"})
-    assert list(await failed(agent)) == ["metadata"]
+    found = await failed(agent)
+    assert list(found) == ["metadata"]
+    assert found["metadata"].text.endswith(": Connection refused")
+    assert "cloud.endpoint" in found["metadata"].fix
 
 
 async def test_a_cloud_whose_metadata_is_blocked_is_known_by_its_firmware(
