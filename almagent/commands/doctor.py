@@ -56,5 +56,18 @@ def describe(results: list[Result]) -> str:
         lead = f"{level}  {result.id:<{margin - 6}}"
         lines.append(text.hanging(lead, text.clean(finding.text), margin))
         if finding.fix:
-            lines.append(text.hanging(" " * margin + "-> ", text.clean(finding.fix), margin + 3))
+            lines.append(_fix(" " * margin + "-> ", text.clean(finding.fix)))
     return "\n".join(lines)
+
+
+def _fix(lead: str, fix: str) -> str:
+    """Broken between commands only, so that each can be copied, however long it is."""
+    room = text.columns() - len(lead)
+    first, *rest = fix.split("; ")
+    lines = [first]
+    for command in rest:
+        if len(f"{lines[-1]}; {command};") <= room:
+            lines[-1] += f"; {command}"
+        else:
+            lines.append(command.removeprefix("then "))
+    return lead + (";\n" + " " * len(lead)).join(lines)

@@ -21,9 +21,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from almagent.doctor import examine
+from almagent.commands.doctor import describe
+from almagent.doctor import Result, examine
 from almagent.doctor.engine import LEAST
-from almagent.doctor.finding import Finding
+from almagent.doctor.finding import Finding, fail
 from almagent.settings_load import load
 from tests.peers.agent import SECRET, Agent
 from tests.peers.api import CONFIG, TOKEN, Behaviour, ScriptedApi, reply
@@ -494,3 +495,16 @@ async def test_a_rule_of_the_original_agent(agent: Agent, port: int):
     except BaseException:
         subprocess.run(f"iptables -w -t nat -D {rule}", shell=True, check=False)
         raise
+
+
+def test_a_fix_is_broken_between_its_commands_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = f"docker rm -f {'x' * 80}"
+    steps = ["sed -i /alm-agent/d /etc/crontab", "systemctl stop alm-agent", long, "true"]
+    text = describe([Result("old-agent", fail("it runs", "; then ".join(steps)))])
+    assert text.splitlines()[1:] == [
+        f"{'':17}-> {steps[0]};",
+        f"{'':20}{steps[1]};",
+        f"{'':20}{long};",
+        f"{'':20}true",
+    ]
