@@ -34,15 +34,17 @@ class Executor:
         router: Router | None,
         preparer: Preparer,
         durable: State,
+        scrub: Callable[[str], str],
         acted: Callable[[do.Action, bool], None] = unheard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`acted` hears of each action and whether the release lives on."""
+        """`scrub` takes secrets out; `acted` hears of each action and whether the release lives on."""
         self._engine = engine
         self._source = source
         self._router = router
         self._preparer = preparer
         self._durable = durable
+        self._scrub = scrub
         self._acted = acted
         self._clock = clock
         self._tidying: asyncio.Task[None] | None = None
@@ -95,7 +97,7 @@ class Executor:
                 return await self._discard(c.id, reason)
             case do.Revert(container=c, to=to, reason=reason):
                 log.warning("release.switched_back", revision=c.revision[:8], to=to.revision[:8])
-                return _tell(await self._evidence(c.id))
+                return self._tell(await self._evidence(c.id))
             case do.Terminate(container=c):
                 await self._engine.terminate(c.id)
             case do.Kill(container=c):
@@ -135,7 +137,7 @@ class Executor:
         return True
 
     async def _discard(self, container_id: str, reason: str) -> str:
-        detail = _tell(await self._evidence(container_id))
+        detail = self._tell(await self._evidence(container_id))
         log.warning("release.failed", container=container_id[:12], reason=reason + detail)
         await self._preparer.cancel()
         await self._engine.remove(container_id)
@@ -173,13 +175,14 @@ class Executor:
         if output:
             log.info("hook.ran", path=path, output=output)
 
-
-def _tell(evidence: Evidence) -> str:
-    parts = []
-    if evidence.oom_killed:
-        parts.append("out of memory")
-    if evidence.exit_code is not None:
-        parts.append(f"exit code {evidence.exit_code}")
-    text = f" ({', '.join(parts)})" if parts else ""
-    tail = " | ".join(evidence.log_tail.split("\n"))[-EVIDENCE:].strip(" |")
-    return f"{text}; last log lines: {tail}" if tail else text
+    def _tell(self, evidence: Evidence) -> str:
+        """Secrets are taken out of whole lines: of a part of one nobody would know what it is."""
+        parts = []
+        if evidence.oom_killed:
+            parts.append("out of memory")
+        if evidence.exit_code is not None:
+            parts.append(f"exit code {evidence.exit_code}")
+        text = f" ({', '.join(parts)})" if parts else ""
+        lines = self._scrub(evidence.log_tail).split("\n")
+        tail = " | ".join(lines)[-EVIDENCE:].strip(" |")
+        return f"{text}; last log lines: {tail}" if tail else text

@@ -98,6 +98,8 @@ class Parts:
         self.metrics, self.health = metrics, health
         self.engine, self.router = engine, router
         self.state = state
+        for spec in state.specs.values():  # what runs may print them before the API is back
+            self._learn(spec)
         self.anew = asyncio.Event()  # set when all is to begin as after a restart
         self.last_words = LastWords()
         self.api = make_api(
@@ -151,6 +153,7 @@ class Parts:
             router=self.router,
             preparer=preparer,
             durable=self.state,
+            scrub=self._redactor.scrub,
             acted=self.metrics.acted,
         )
         return Reconciler(

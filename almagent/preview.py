@@ -16,7 +16,7 @@ from almagent.adapters.store import peek
 from almagent.core.cast import Policy, failure_of, is_right
 from almagent.core.document import parse
 from almagent.core.explanation import Explanation, Look, explain
-from almagent.core.model import GitSource, Run
+from almagent.core.model import GitSource, Leave, Run
 from almagent.core.secrecy import secrets_of
 from almagent.executor import Executor
 from almagent.ports import Progress, Refused, Router, no_progress
@@ -40,7 +40,12 @@ async def ask_document(settings: Settings) -> bytes:
 async def preview(settings: Settings, document: bytes, redactor: Redactor) -> Explanation:
     """Raises DocumentError, PortError."""
     role = Role(settings.stack_id, settings.flag)
-    state = State(_Frozen(peek(settings.state_dir / "state.json")), boot_id(), role)
+    state = State(
+        _Frozen(peek(settings.state_dir / "state.json")),
+        boot_id(),
+        role,
+        drain_on_rebalance=settings.cloud.on_rebalance == "drain",
+    )
     spec = parse(document, state.specs.values())
     for known in (*state.specs.values(), *([spec] if spec else [])):
         redactor.learn(*secrets_of(known))
@@ -49,7 +54,10 @@ async def preview(settings: Settings, document: bytes, redactor: Redactor) -> Ex
         strategy, router = await choose_strategy(settings, engine, unsupported_it_seems)
         rules = policy(settings, strategy)
         reconciler = _reconciler(engine, router, state, rules)
-        if spec is None:
+        departure = state.notices.departure()
+        if departure is not None:
+            reconciler.leave(Leave(departure.reason))
+        elif spec is None:
             reconciler.fall_back()
         else:
             reconciler.run_spec(spec)
@@ -63,6 +71,7 @@ async def preview(settings: Settings, document: bytes, redactor: Redactor) -> Ex
         Look(
             flag=settings.flag,
             defined=spec is not None,
+            leaving=desired.reason if isinstance(desired, Leave) else "",
             wanted=wanted,
             active=active,
             old=state.specs.get(active.revision) if active else None,
@@ -87,7 +96,12 @@ def _reconciler(
         sockets=sockets,
         preparer=preparer,
         executor=Executor(
-            engine=engine, source=source, router=router, preparer=preparer, durable=state
+            engine=engine,
+            source=source,
+            router=router,
+            preparer=preparer,
+            durable=state,
+            scrub=str,
         ),
         durable=state,
         policy=rules,

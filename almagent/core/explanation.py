@@ -18,6 +18,7 @@ class Look:
 
     flag: str
     defined: bool  # the document says something to run
+    leaving: str  # why nothing is to run here any more, "" otherwise
     wanted: Spec | None  # None: keep what runs
     active: Container | None
     old: Spec | None  # of the active container; None: not remembered
@@ -71,6 +72,8 @@ _NOTHING = Spec(revision="", image="")
 
 def _why(look: Look) -> str:
     wanted, active, failure = look.wanted, look.active, look.failure
+    if look.leaving:
+        return f"this instance is going away: {look.leaving}"
     if wanted is None:
         return f"nothing is defined for flag {look.flag}: {_kept(active)}"
     release = f"release {wanted.revision[:8]}"

@@ -24,7 +24,8 @@ TOKEN_LIFETIME = 600.0  # seconds that a token is taken to live when the API doe
 TOKEN_LIMIT = 16384  # characters; a longer one would not fit into a header
 ETAG_LIMIT = 1024  # characters
 
-_TRY_AGAIN = frozenset({408, 425, 429})  # client errors that only mean "later"
+# Client errors that do not judge the request itself: "later", or the rights and the paths of today.
+_TRY_AGAIN = frozenset({403, 404, 405, 407, 408, 421, 425, 429})
 _LOGIN_REFUSED = frozenset({400, 401, 403})  # 400: OAuth's invalid_client
 
 

@@ -278,8 +278,7 @@ async def test_the_end_of_a_container_is_told_in_printable_text(around: Docker):
             await asyncio.sleep(0.05)
     assert evidence.exit_code == 9
     assert evidence.log_tail.endswith("last line")
-    assert len(evidence.log_tail) <= 2048
-    assert evidence.log_tail.count("\n") == 19
+    assert evidence.log_tail.startswith("2802\n")  # the last 200 lines
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from almagent.core.actions import Prepare
+from almagent.core.actions import Prepare, Retire
 from almagent.core.difference import Change, Variables, changes, variables
 from almagent.core.explanation import Look, explain
 from almagent.core.memory import Failure
@@ -21,6 +21,7 @@ ACTIVE = Container(
 LOOK = Look(
     flag="Web01",
     defined=True,
+    leaving="",
     wanted=NEW,
     active=ACTIVE,
     old=OLD,
@@ -55,6 +56,12 @@ def test_an_update():
             False,
             "nothing is defined for flag Web01: release bbbbbbbb keeps running",
             id="nothing defined",
+        ),
+        pytest.param(
+            replace(LOOK, wanted=None, leaving="spot notice", todo=Plan([Retire(ACTIVE, 130.0)])),
+            True,
+            "this instance is going away: spot notice",
+            id="leaving",
         ),
         pytest.param(
             replace(LOOK, failure=Failure("a", 1, "no image", 110.0), todo=Plan(wake_at=110.0)),

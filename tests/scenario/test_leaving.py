@@ -10,6 +10,7 @@ import pytest
 
 from tests.peers.agent import Agent, fetch
 from tests.peers.api import STATUSES, ScriptedApi, reply
+from tests.peers.command import almagent
 from tests.peers.load import Tally, Target, load, one
 from tests.peers.metadata import AwsPeer, Fault, Reply
 from tests.scenario.releases import document
@@ -74,6 +75,20 @@ async def test_a_kept_connection_is_not_cut_while_the_budget_lasts(
         assert not tallies[1].lost
         assert tallies[0].lost  # new ones are refused at once
     await agent.until_told("terminated", patience=20)
+
+
+async def test_plan_knows_that_nothing_is_to_run_here_any_more(
+    agent: Agent, api: ScriptedApi, cloud: AwsPeer, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    await cloud.put(cloud.spot, cloud.notice(60))
+    await agent.until_told("terminated")
+    await agent.until(lambda: not agent.containers(), "container removed", 3)
+    plan = await almagent("plan", "--json", "--config", agent.config)
+    assert (plan.code, plan.err, plan.json["steps"]) == (0, "", [])
+    assert plan.json["why"].startswith("this instance is going away: ")
 
 
 async def test_a_notice_in_the_middle_of_a_release_gives_the_candidate_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
 from tests.peers.api import ScriptedApi
 from tests.peers.apps import healthy_app
+from tests.peers.command import almagent
 from tests.peers.images import Images
 from tests.peers.load import Tally, Target, connect, exchange, load, one
 from tests.peers.registry import RunningRegistry
@@ -160,6 +162,40 @@ async def test_a_release_that_fails_leaves_the_old_one_serving(
     assert cause in agent.last_error()
     assert set(tallies[0].bodies) == {"old"}
     assert [c["Id"] for c in agent.running()] == [old["Id"]]
+
+
+TELLS_ALL = r"""
+echo "cannot connect to postgres://app:$DB_PASSWORD@db/app"
+i=0; while [ $i -lt $LINES_AFTER ]; do echo "  at line $i"; i=$((i+1)); done
+env; exit 3
+"""
+
+
+@pytest.mark.parametrize("lines_after", [0, 1, 15])
+async def test_a_container_that_prints_its_environment_tells_no_part_of_a_secret(
+    agent: Agent,
+    api: ScriptedApi,
+    shared_registry: RunningRegistry,
+    images: Images,
+    port: int,
+    lines_after: int,
+):
+    """The last lines of its log are cut to what a status can hold."""
+    words = [secrets.token_hex(4) for _ in range(60)]
+    wanted = {
+        "DB_PASSWORD": "".join(words[:5]),
+        "ACCOUNT_KEY": "".join(words[5:55]),
+        "MULTILINE_SECRET": "\n".join(words[55:]),
+    }
+    program = images.make('CMD ["/bin/sh", "/tell"]', files={"/tell": TELLS_ALL})
+    image = shared_registry.push(program, "tells:1")
+    api.document = document(image, port, LINES_AFTER=lines_after, **wanted)
+    await agent.start()
+    await agent.until_told("error")
+    assert "(exit code 3); last log lines: " in agent.last_error()
+    status = await almagent("status", "--json", "--config", agent.config)
+    shown = agent.log_file.read_text() + status.out + "".join(m for _, m in agent.statuses())
+    assert [word for word in words if word in shown] == []
 
 
 async def test_a_failed_release_is_tried_again_after_a_pause_and_a_new_document_at_once(

@@ -11,7 +11,7 @@ from almagent.adapters.docker_engine import texts
 from almagent.adapters.docker_engine.door import LONG, EngineDoor
 from almagent.journal import logger
 
-MAX_OUTPUT = 4096  # bytes of the end of its output
+MAX_OUTPUT = 65536  # bytes of the end of its output
 _EXECUTABLE = 0o111
 _LINK = 1 << 27  # Go's os.ModeSymlink
 _DIRECTORY = 1 << 31  # Go's os.ModeDir

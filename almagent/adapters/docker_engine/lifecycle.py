@@ -9,8 +9,8 @@ from almagent.adapters.docker_engine import logdirs, network, texts
 from almagent.adapters.docker_engine.common import Common
 from almagent.ports import Evidence
 
-LOG_LINES = 20
-LOG_LIMIT = 2048  # characters of them
+LOG_LINES = 200  # so that a key or an environment that is printed begins in them
+LOG_LIMIT = 65536  # characters of them
 CONFLICT = 409  # it is not running, or it is being removed already
 STOP_SIGNAL = "SIGTERM"  # where the image names none
 

@@ -13,7 +13,10 @@ def one_line(text: str, limit: int = MAX_LINE) -> str:
 
 
 def last_lines(data: bytes, limit: int) -> str:
-    """The end of what a program wrote: printable text of at most `limit` characters."""
+    """The end of what a program wrote: whole lines of printable text, at most `limit` characters.
+
+    The rest of a line that was cut could be that of a secret, which nobody would know for one.
+    """
     text = _ESCAPE.sub("", data.decode("utf-8", "replace")).replace("\r\n", "\n")
     kept = "".join(c for c in text if c.isprintable() or c in "\n\t").strip("\n")
-    return kept[-limit:]
+    return kept if len(kept) <= limit else kept[-limit:].partition("\n")[2]
