@@ -9,7 +9,7 @@ from typing import assert_never
 
 from almagent import failpoints
 from almagent.core import actions as do
-from almagent.core.memory import failed, remember
+from almagent.core.memory import failed, remember, start_refused
 from almagent.journal import logger
 from almagent.ports import Engine, Evidence, PortError, Refused, Router, Source
 from almagent.preparer import Preparer
@@ -127,7 +127,7 @@ class Executor:
                 await self._engine.remove(c.id)
                 durable.memory = failed(durable.memory, c.revision, message, now)
             case do.Start(container=c):
-                self._remember(action)
+                durable.memory = start_refused(durable.memory, c, now)
                 if durable.memory.starts and durable.memory.starts.count >= USELESS_AFTER:
                     await self._engine.remove(c.id)
                 return False

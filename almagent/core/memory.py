@@ -74,6 +74,11 @@ class Starts:
 
     count: int
     next_at: float
+    refused: bool = False  # the last one was: it has not run since, however long it did before
+
+    def in_vain(self, container: Container) -> bool:
+        """It has not lived for long since the last one."""
+        return self.refused or container.up_for < STABLE_AFTER
 
 
 @frozen
@@ -109,7 +114,7 @@ def remember(  # noqa: C901, PLR0911, PLR0912 - one arm an action
             memory = replace(memory, trial=None, candidate_release=None)
             return failed(memory, c.revision, reason + detail, now)
         case Start(container=c, active=True):
-            return replace(memory, starts=_started(memory, c, now), stops=_without(memory, c.id))
+            return _started(memory, c, now)
         case Switch():
             return _switched(memory, action, now)
         case Adopt(container=c):
@@ -155,10 +160,16 @@ def _terminated(memory: Memory, container_id: str, now: float) -> Memory:
     return replace(memory, stops={**memory.stops, container_id: stop}, switched_at=switched_at)
 
 
-def _started(memory: Memory, container: Container, now: float) -> Starts:
-    young = container.up_for < STABLE_AFTER
-    count = memory.starts.count + 1 if memory.starts and young else 1
-    return Starts(count, now + pause(count, START_PAUSE, PAUSE_MAX))
+def start_refused(memory: Memory, container: Container, now: float) -> Memory:
+    """Docker does not start the active container."""
+    return _started(memory, container, now, refused=True)
+
+
+def _started(memory: Memory, c: Container, now: float, *, refused: bool = False) -> Memory:
+    last = memory.starts
+    count = last.count + 1 if last and last.in_vain(c) else 1
+    starts = Starts(count, now + pause(count, START_PAUSE, PAUSE_MAX), refused)
+    return replace(memory, starts=starts, stops=_without(memory, c.id))
 
 
 def _adopted(memory: Memory, c: Container) -> Memory:

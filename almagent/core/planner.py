@@ -29,7 +29,7 @@ from almagent.core.cast import (
 )
 from almagent.core.ending import drain_until, end, is_ending, leave
 from almagent.core.judging import SETTLED_AFTER, failed_bake, is_ready, waiting_for
-from almagent.core.memory import STABLE_AFTER, Memory
+from almagent.core.memory import Memory
 from almagent.core.model import (
     Container,
     Desired,
@@ -215,7 +215,7 @@ class _Tick(Scene):
 
     def _start(self, active: Container) -> None:
         starts = self.memory.starts
-        if starts is not None and active.up_for < STABLE_AFTER and self.now < starts.next_at:
+        if starts is not None and starts.in_vain(active) and self.now < starts.next_at:
             self.plan.wake(starts.next_at)
         elif not any(self._blocks(c) for c in self.cast.others):
             self.plan.then(do.Start(active, active=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from almagent.core.memory import STABLE_AFTER, Memory
+from almagent.core.memory import Memory
 from almagent.core.model import (
     AgentStatus,
     AgentWord,
@@ -109,8 +109,8 @@ def _phase(desired: Desired, parts: Cast, memory: Memory, policy: Policy) -> Age
 
 def _health_of(active: Container, memory: Memory) -> AgentStatus | None:
     """None: not known just now; what was said before still holds."""
-    starts, young = memory.starts, active.up_for < STABLE_AFTER
-    ending = starts is not None and starts.count >= KEEPS_ENDING and young
+    starts = memory.starts
+    ending = starts is not None and starts.count >= KEEPS_ENDING and starts.in_vain(active)
     if active.state is State.RUNNING:
         return None if ending else AgentStatus(AgentWord.UPTODATE)
     if ending and active.state is not State.PAUSED:

@@ -7,7 +7,18 @@ from dataclasses import replace
 import pytest
 
 from almagent.core import actions as do
-from almagent.core.memory import Failure, Memory, Stop, Trial, failed, forget_gone, remember, stayed
+from almagent.core.memory import (
+    Failure,
+    Memory,
+    Starts,
+    Stop,
+    Trial,
+    failed,
+    forget_gone,
+    remember,
+    start_refused,
+    stayed,
+)
 from almagent.core.model import Container, Release, Spec, State
 from tests.pure.host import App, release_of
 
@@ -38,6 +49,21 @@ def test_switch_makes_the_candidate_the_active_one_and_keeps_the_way_back():
         switched_at=100.0,
         stops={"c0": Stop(100.0, 130.0)},
     )
+
+
+@pytest.mark.parametrize("up_for", [3.0, 3600.0])
+def test_refused_starts_count_however_long_it_ran_before(up_for: float):
+    ended = replace(OLD, state=State.EXITED, up_for=up_for)
+    memory = replace(SERVING, stops={"c0": Stop(90.0, 95.0)})
+    for now in (100.0, 101.0, 103.0):
+        memory = start_refused(memory, ended, now)
+    assert memory == replace(SERVING, starts=Starts(3, 107.0, refused=True))
+    assert memory.starts is not None
+    assert memory.starts.in_vain(ended)
+    started = remember(memory, do.Start(ended, True), 107.0)
+    assert started.starts == Starts(4, 115.0)
+    again = remember(started, do.Start(replace(ended, up_for=60.0), True), 200.0)
+    assert again.starts == Starts(1, 201.0)
 
 
 def test_switch_back_makes_the_previous_one_active_and_ends_the_bad_one():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from almagent.core import actions as do
-from almagent.core.memory import Memory, failed, forget_gone, remember, stayed
+from almagent.core.memory import Memory, failed, forget_gone, remember, start_refused, stayed
 from almagent.core.model import (
     Container,
     ContainerStatus,
@@ -285,7 +285,7 @@ class World(Host):
                 self.boxes.pop(c.id, None)
                 self.memory = failed(self.memory, c.revision, message, self.now)
             case do.Start(container=c):
-                self._remember(action)
+                self.memory = start_refused(self.memory, c, self.now)
                 if self.memory.starts and self.memory.starts.count >= USELESS_AFTER:
                     self.boxes.pop(c.id, None)
                 return False

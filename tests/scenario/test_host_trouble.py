@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from almagent.core.memory import STABLE_AFTER
 from tests.peers import apps
 from tests.peers.agent import Agent
 from tests.peers.api import ScriptedApi
@@ -134,6 +136,20 @@ async def restart(own: Own, *, live_restore: bool) -> None:
     own.engine.stop()
     own.engine.live_restore = live_restore
     await asyncio.get_running_loop().run_in_executor(None, own.engine.start)
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["same document", "new document"])
+async def test_a_container_that_can_not_be_started_again_is_made_anew(own: Own, changed: bool):
+    """It has run for long, and what it mounts is gone."""
+    (before,) = own.agent.running()
+    await asyncio.sleep(STABLE_AFTER)
+    shutil.rmtree(own.agent.directory / "state" / "logs")
+    own.docker.kill(before["Id"])
+    if changed:
+        own.agent.api.document = document(own.image, PORT, PAGE="two")
+    await own.back_within(25)
+    await own.agent.until(lambda: len(own.agent.containers()) == 1, "one", 20)
+    assert own.agent.containers()[0]["Id"] != before["Id"]
 
 
 async def test_a_network_that_was_pruned_is_made_anew(own: Own):
