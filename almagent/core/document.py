@@ -60,17 +60,16 @@ def parse(raw: bytes, known: Iterable[Spec] = ()) -> Spec | None:
 
     What asks for the same as one of `known` has its revision, also when that was made by another release.
     """
-    fields = _read(raw)
-    return _spec(fields, known) if fields else None
+    spec = read(raw)
+    if spec is None:
+        return None
+    content = _content(spec)
+    same = (other.revision for other in known if _content(other) == content)
+    return replace(spec, revision=next(same, None) or _revision(content))
 
 
-def ports_of(raw: bytes) -> tuple[int, ...] | None:
-    """Those that the document names; None: it names none. Raises DocumentError."""
-    fields = _read(raw)
-    return fields.ports if fields else None
-
-
-def _read(raw: bytes) -> _Fields | None:
+def read(raw: bytes) -> Spec | None:
+    """As `parse`, but without the revision, which takes long."""
     document = _decode(raw)
     if document is None or document in ({}, []):
         return None
@@ -80,9 +79,10 @@ def _read(raw: bytes) -> _Fields | None:
     if not given:
         raise DocumentError("image: is required")
     try:
-        return _Fields.model_validate(given)
+        fields = _Fields.model_validate(given)
     except ValidationError as exc:
         raise DocumentError(_explain(exc)) from None  # the original holds the values
+    return _spec(fields)
 
 
 def without_credentials(spec: Spec) -> Spec:
@@ -289,11 +289,11 @@ class _Fields(BaseModel):
 # --- spec ----------------------------------------------------------------------------------------
 
 
-def _spec(fields: _Fields, known: Iterable[Spec]) -> Spec:
+def _spec(fields: _Fields) -> Spec:
     registry = None
     if fields.registryUsername or fields.registryPassword:
         registry = RegistryLogin(fields.registryUsername, Secret(fields.registryPassword))
-    spec = Spec(
+    return Spec(
         revision="",
         image=fields.image,
         environment=fields.environment_variables,
@@ -304,9 +304,6 @@ def _spec(fields: _Fields, known: Iterable[Spec]) -> Spec:
         registry=registry,
         ignored=tuple(name for name in NOT_ACTED_ON if getattr(fields, name)),
     )
-    content = _content(spec)
-    same = (other.revision for other in known if _content(other) == content)
-    return replace(spec, revision=next(same, None) or _revision(content))
 
 
 def _source(fields: _Fields) -> GitSource | None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
 from almagent.core import wire
-from almagent.core.document import DocumentError, parse
+from almagent.core.document import DocumentError, read
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
 from almagent.doctor.host import install
 from almagent.doctor.patient import Patient
@@ -63,7 +63,7 @@ async def document(patient: Patient) -> Finding:
     s = patient.settings
     role = f"flag {s.flag} of stack {s.stack_id}"
     try:
-        spec = parse(await patient.document())
+        spec = read(await patient.document())
     except DocumentError as exc:
         fix = f"correct it in the control plane; then: {patient.again}"
         return fail(f"cannot use the document for {role}: {exc}", fix)

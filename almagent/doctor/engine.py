@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from almagent.adapters import sockets
 from almagent.adapters.docker_engine.labels import Owner
 from almagent.adapters.store import peek
-from almagent.core.document import DocumentError, ports_of
+from almagent.core.document import DocumentError, read
 from almagent.core.wire import WireError
 from almagent.doctor.directories import existing, free
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
@@ -105,9 +105,9 @@ def _name_of(process: str | None) -> str:
 async def _wanted_ports(patient: Patient) -> tuple[int, ...] | None:
     """Of the document, else of the last release that is remembered."""
     with suppress(DocumentError, WireError, PortError):  # the line document tells
-        ports = ports_of(await patient.document())
-        if ports is not None:
-            return ports
+        spec = read(await patient.document())
+        if spec is not None and spec.ports is not None:
+            return spec.ports
     memory: Any = peek(patient.settings.state_dir / "state.json").get("memory")
     release = memory.get("release") if isinstance(memory, dict) else None
     return tuple(release["ports"]) if isinstance(release, dict) else None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from almagent.core.document import NAMES, DocumentError, parse, ports_of, without_credentials
+from almagent.core.document import NAMES, DocumentError, parse, read, without_credentials
 from almagent.core.model import Spec
 
 GOLDEN = sorted((Path(__file__).parent / "documents").glob("*.json"))
@@ -119,12 +119,6 @@ def test_value_of_a_variable_becomes_text(value, text):
 )
 def test_ports(ports, expected):
     assert spec_of(ports=ports).ports == expected
-    assert ports_of(json.dumps({"image": "nginx", "ports": ports}).encode()) == expected
-
-
-@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null"])
-def test_where_nothing_is_defined_no_ports_are(raw):
-    assert ports_of(raw) is None
 
 
 def test_unknown_fields_are_ignored():
@@ -242,6 +236,8 @@ def test_what_is_known_keeps_its_revision():
 
 def test_revision_does_not_tell_the_environment():
     assert len(spec_of(**FULL).revision) == 32
+    raw = json.dumps({"image": "nginx", **FULL}).encode()
+    assert read(raw) == replace(spec_of(**FULL), revision="")
     assert int(spec_of(**FULL).revision, 16)
 
 
