@@ -15,6 +15,7 @@ from os import _exit as hard_exit
 from almagent.alone import lock_in
 from almagent.core.memory import Memory
 from almagent.core.model import AgentStatus, AgentWord, Leave, Run
+from almagent.errors import SettingsError
 from almagent.journal import logger
 from almagent.local import Local, Surface
 from almagent.notify import ServiceManager
@@ -47,6 +48,10 @@ class Outcome(Enum):
     RELOAD = "all is to begin anew"
 
 
+def unchecked() -> None:
+    """For those whose settings do not change."""
+
+
 class Agent:
     """Everything that runs, and what it is asked from outside."""
 
@@ -56,11 +61,15 @@ class Agent:
         redactor: Redactor,
         goal: Goal = Goal.SERVE,
         progress: Progress = no_progress,
+        check_settings: Callable[[], object] = unchecked,
     ) -> None:
+        """`check_settings` raises SettingsError: as they are now, nothing can be begun with them."""
         self.settings = settings
         self._redactor = redactor
         self._goal = goal
         self._progress = progress
+        self._check_settings = check_settings
+        self._parts: Parts | None = None
         self._manager = ServiceManager()
         self._end = asyncio.Event()
         self._contact = asyncio.Event()
@@ -74,7 +83,7 @@ class Agent:
         """Until the goal is reached or a signal comes. Raises Refused: another one runs."""
         self._lock.acquire()
         try:
-            parts = await assemble(self.settings, self._redactor, self._progress)
+            parts = self._parts = await assemble(self.settings, self._redactor, self._progress)
             try:
                 async with self._local(parts):
                     await self._serve(parts)
@@ -160,9 +169,10 @@ class Agent:
         await watch_changes(what, changes, parts.reconciler, beat)
 
     async def _keep_informed(self, parts: Parts) -> None:
+        leaving = self._goal is Goal.LEAVE  # and asks for no document
         await keep_informed(
             self._manager,
-            started=parts.reconciler.ticked,
+            started=parts.reconciler.ticked if leaving else parts.documents.polled,
             changed=parts.reconciler.ticked,
             status=parts.overview.snapshot,
             health=parts.health,
@@ -188,7 +198,7 @@ class Agent:
     async def _begin_anew(self, parts: Parts) -> None:
         """As after a restart: the cloud lets this instance live, or tells only now who it is."""
         await parts.anew.wait()
-        self.reload()
+        self._reload()
         await asyncio.Event().wait()
 
     async def _until_gone(self, parts: Parts) -> None:
@@ -261,8 +271,23 @@ class Agent:
         last_resort.daemon = True
         last_resort.start()
 
-    def reload(self) -> None:
-        """Begin anew with the settings as they are now; not in the midst of leaving."""
+    def hang_up(self) -> None:
+        """At a SIGHUP: begin anew with the settings as they are now, if they will do."""
+        problems = self._parts.reconciler.problems if self._parts else {}
+        try:
+            self._check_settings()
+        except SettingsError as exc:
+            log.error("settings.refused", problems=exc.lines, in_force="the former ones")  # noqa: TRY400  expected
+            what = f"cannot use the settings as they are now: {'; '.join(exc.lines)}"
+            problems["settings"] = f"{what}; the former ones stay in force"
+        else:
+            self._reload()
+        if self._parts:
+            self._parts.reconciler.wake()
+            self._parts.documents.poll_now()
+
+    def _reload(self) -> None:
+        """Not in the midst of leaving."""
         if self._asked_to_leave.is_set():
             log.warning("agent.not_reloaded", reason="it was asked to stop its containers")
             return
@@ -276,7 +301,9 @@ async def _endless(name: str, loop: Callable[[], Awaitable[None]]) -> None:
     raise RuntimeError(f"the loop {name!r} has ended")
 
 
-async def serve(settings: Settings, redactor: Redactor, goal: Goal) -> Outcome:
+async def serve(
+    settings: Settings, redactor: Redactor, goal: Goal, check_settings: Callable[[], object]
+) -> Outcome:
     """As `run`. On a host that worked for another stack or flag, what served that one leaves first."""
     former = former_role(settings)
     if former is not None:
@@ -284,7 +311,7 @@ async def serve(settings: Settings, redactor: Redactor, goal: Goal) -> Outcome:
         outcome = await run(former, redactor, Goal.LEAVE)
         if outcome is not Outcome.DONE:
             return outcome
-    return await run(settings, redactor, goal)
+    return await run(settings, redactor, goal, check_settings=check_settings)
 
 
 async def run(
@@ -292,11 +319,12 @@ async def run(
     redactor: Redactor,
     goal: Goal = Goal.SERVE,
     progress: Progress = no_progress,
+    check_settings: Callable[[], object] = unchecked,
 ) -> Outcome:
     """The agent with its signals. Raises Refused when another agent holds the lock."""
-    agent = Agent(settings, redactor, goal, progress)
+    agent = Agent(settings, redactor, goal, progress, check_settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, agent.reload)
+    loop.add_signal_handler(signal.SIGHUP, agent.hang_up)
     return await agent.run()

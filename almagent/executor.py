@@ -61,6 +61,7 @@ class Executor:
                 raise
             self._acted(action, False)
             return False
+        log.debug("action.done", action=type(action).__name__.lower())
         self._remember(action, detail)
         self._acted(action, True)
         failpoints.passed(type(action).__name__)

@@ -1,11 +1,10 @@
-"""Where events go: one, one line, no secret; JSON for machines, aligned text for people at a terminal."""
+"""Where events go: one, one line, no secret; text for people at a terminal or the journal, else JSON."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
@@ -28,29 +27,41 @@ def configure(
 ) -> None:
     """Send all events, and warnings of libraries, to `stream` (stderr). May be called again."""
     stream = stream or sys.stderr
-    console = stream.isatty() if format == "auto" else format == "console"
-    before: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    journal = _is_journal(stream, os.environ.get("JOURNAL_STREAM", ""))
+    console = stream.isatty() or journal if format == "auto" else format == "console"
+    output = _Journal(stream) if journal else _Output(stream)
+    before: list[Processor] = [structlog.stdlib.add_log_level]
+    if not (console and journal):  # which notes the time itself
+        before.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
     render: list[Processor] = [
         structlog.processors.format_exc_info,  # the plain one: it shows no local variables
         redactor,
-        *(_console(stream) if console else (structlog.processors.JSONRenderer(),)),
+        *(_console(stream, journal) if console else (structlog.processors.JSONRenderer(),)),
     ]
     structlog.configure(
         processors=[*before, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_names: _Output(stream),
+        logger_factory=lambda *_names: output,
         cache_logger_on_first_use=False,
     )
-    _route_libraries(stream, before, render)
+    _route_libraries(output, before, render)
 
 
-def _console(stream: TextIO) -> tuple[Processor, Processor]:
-    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+def _is_journal(stream: TextIO, named: str) -> bool:
+    """`named`: device and inode of the service manager's stream, as systemd.exec(5) tells them."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}"
+
+
+def _console(stream: TextIO, journal: bool) -> tuple[Processor, Processor]:
     renderer = structlog.dev.ConsoleRenderer(
-        colors=coloured, exception_formatter=structlog.dev.plain_traceback
+        colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+        exception_formatter=structlog.dev.plain_traceback,
+        pad_event_to=0 if journal else 30,  # characters
+        pad_level=not journal,
     )
     return _escape, renderer
 
@@ -81,22 +92,47 @@ class _Output:
         except (OSError, ValueError):  # the journal is away, the disk is full; the stream is closed
             return
 
-    debug = info = warning = error = critical = exception = log = msg
+    def debug(self, line: str) -> None:
+        self.msg(line)
+
+    info = warning = error = critical = exception = debug
+
+
+class _Journal(_Output):
+    """Tells the journal how much each line matters: sd-daemon(3)."""
+
+    def debug(self, line: str) -> None:
+        self._tell(7, line)
+
+    def info(self, line: str) -> None:
+        self._tell(6, line)
+
+    def warning(self, line: str) -> None:
+        self._tell(4, line)
+
+    def error(self, line: str) -> None:
+        self._tell(3, line)
+
+    critical = exception = error
+
+    def _tell(self, priority: int, line: str) -> None:
+        self.msg("\n".join(f"<{priority}>{part}" for part in line.split("\n")))
 
 
 class _LibraryHandler(logging.Handler):
     """What libraries log through the standard library takes the same way out."""
 
-    def __init__(self, write: Callable[[str], None], formatter: logging.Formatter) -> None:
+    def __init__(self, output: _Output, formatter: logging.Formatter) -> None:
         super().__init__(logging.WARNING)
-        self._write = write
+        self._output = output
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._write(self.format(record))
+        write = self._output.error if record.levelno >= logging.ERROR else self._output.warning
+        write(self.format(record))
 
 
-def _route_libraries(stream: TextIO, before: list[Processor], render: list[Processor]) -> None:
+def _route_libraries(output: _Output, before: list[Processor], render: list[Processor]) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *before],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
@@ -105,5 +141,5 @@ def _route_libraries(stream: TextIO, before: list[Processor], render: list[Proce
     for handler in root.handlers[:]:
         if isinstance(handler, _LibraryHandler):
             root.removeHandler(handler)
-    root.addHandler(_LibraryHandler(_Output(stream).msg, formatter))
+    root.addHandler(_LibraryHandler(output, formatter))
     root.setLevel(logging.WARNING)

@@ -145,6 +145,8 @@ class Reconciler:
             seen, todo = await self.think()
             if not any(isinstance(action, Adopt) for action in todo.actions):
                 self._say(seen)  # else memory was lost: who serves is known from the next tick on
+            names = [type(action).__name__.lower() for action in todo.actions]
+            log.debug("tick.planned", actions=names, containers=len(seen.containers))
             for action in todo.actions:
                 self._beat(action.limit if isinstance(action, RunHook) else 0.0)
                 if not await self._executor.execute(action):

@@ -24,7 +24,7 @@ async def keep_informed(
     status: Callable[[], Snapshot],
     health: Health,
 ) -> None:
-    """For ever. `started`: the first contact or decision was made; `changed`: look at the status anew.
+    """For ever. `started`: the first contact was made, for better or worse; `changed`: look at the status anew.
 
     The watchdog is fed only while every loop makes progress.
     """

@@ -103,7 +103,9 @@ class DocumentWatcher:
         self._phase.succeeded()
         self._note("ok")
         changed = raw is not None and raw != self._raw
-        self._count("changed" if changed else "unchanged")
+        result = "changed" if changed else "unchanged"
+        self._count(result)
+        log.debug("poll.done", result=result)
         if raw is not None and changed:
             self._raw = raw
             self._judge(raw)

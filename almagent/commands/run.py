@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from almagent import __version__
 from almagent.commands.options import add_settings_arguments, load_settings
 from almagent.errors import SettingsError
 from almagent.lean import start_lean
@@ -36,12 +38,14 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_settings(args)
     while True:
         logs.configure(loaded.settings.log.level, loaded.settings.log.format, redactor)
+        role = {"stack": loaded.settings.stack_id, "flag": loaded.settings.flag}
+        log.info("agent.starting", version=__version__, settings=str(loaded.file), **role)
         for warning in loaded.warnings:
             log.warning("settings.warning", text=warning)
         for crontab in original.crontabs():
             log.warning("original.starts_too", crontab=str(crontab), see="almagent doctor")
         try:
-            code = _serve(loaded.settings, redactor, once=args.once)
+            code = _serve(loaded.settings, redactor, lambda: load_settings(args), once=args.once)
         except PortError as exc:
             log.error("agent.not_started", reason=str(exc))  # noqa: TRY400  expected: no traceback
             return 1
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             log.exception("agent.failed")
             return 1
         if code is not None:
+            log.info("agent.ended", exit_code=code)
             return code
         log.info("agent.reloading")
         try:
@@ -57,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
             log.error("settings.refused", problems=exc.lines)  # noqa: TRY400  expected: no traceback
 
 
-def _serve(settings: Settings, redactor: Redactor, *, once: bool) -> int | None:
+def _serve(
+    settings: Settings, redactor: Redactor, check_settings: Callable[[], object], *, once: bool
+) -> int | None:
     """The exit code, None: to be begun anew. Raises PortError.
 
     A second agent leaves at once: what an agent needs is loaded only when no other holds the lock.
@@ -71,7 +78,7 @@ def _serve(settings: Settings, redactor: Redactor, *, once: bool) -> int | None:
     from almagent.daemon import Goal, Outcome, serve  # noqa: PLC0415  likewise
 
     goal = Goal.CONVERGE if once else Goal.SERVE
-    outcome = asyncio.run(serve(settings, redactor, goal))
+    outcome = asyncio.run(serve(settings, redactor, goal, check_settings))
     if outcome is Outcome.RELOAD:
         return None
     return int(outcome is Outcome.FAILED or (once and outcome is Outcome.STOPPED))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -235,3 +237,40 @@ def test_a_log_that_cannot_be_written_stops_nothing(
     stream.close()
     configure("info", "json", redactor, stream)
     log.info("some.event")
+
+
+def test_the_journal_gets_text_with_a_priority_and_no_time_of_ours(
+    redactor: Redactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with (tmp_path / "journal").open("w+") as journal:
+        status = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        configure("debug", "auto", redactor, journal)
+        log.info("router.pointed", ports=[80])
+        log.warning("poll.failed", reason="HTTP 500")
+        logging.getLogger("a.library").error("broke")
+        try:
+            _fail("no")
+        except ValueError:
+            log.exception("agent.failed")
+        configure("info", "json", redactor, journal)
+        log.error("some.event")
+        text = (tmp_path / "journal").read_text().splitlines()
+    assert text[:2] == [
+        "<6>[info] router.pointed ports=[80]",
+        "<4>[warning] poll.failed reason='HTTP 500'",
+    ]
+    assert re.fullmatch(r"<3>\[error\] broke +.*a\.library.*", text[2])
+    assert text[3] == "<3>[error] agent.failed"
+    assert len(text) > 6
+    assert all(line.startswith("<3>") for line in text[2:])
+    assert text[-1].startswith('<3>{"timestamp": ')
+
+
+def test_another_stream_than_the_named_one_is_not_the_journal(
+    redactor: Redactor, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    configure("info", "auto", redactor, stream)
+    log.info("some.event")
+    assert json.loads(stream.getvalue())["event"] == "some.event"

@@ -32,6 +32,12 @@ class Manager:
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
+    @property
+    def status(self) -> str:
+        """What `systemctl status` would show."""
+        told = [m for m in self.heard if m.startswith("STATUS=")]
+        return told[-1].removeprefix("STATUS=") if told else ""
+
     def count(self, message: str) -> int:
         return self.heard.count(message)
 
@@ -63,15 +69,29 @@ async def test_a_whole_life(agent: Agent, api: ScriptedApi, manager: Manager):
     await agent.until(lambda: "STOPPING=1" in manager.heard, "stopping")
 
 
-async def test_a_reload_with_broken_settings_changes_nothing(
+async def test_a_reload_with_broken_settings_changes_nothing_and_is_told_until_they_are_mended(
     agent: Agent, api: ScriptedApi, manager: Manager
 ):
     api.document = {}
     await agent.start(env={"NOTIFY_SOCKET": manager.address})
     await agent.until(lambda: manager.count("READY=1") == 1, "ready")
+    good = agent.config.read_text()
     agent.config.write_text("nonsense")
     assert agent.process is not None
     os.kill(agent.process.pid, signal.SIGHUP)
+    await agent.until_told("error")
+    assert agent.last_error().startswith(
+        f"cannot use the settings as they are now: {agent.config}:"
+    )
+    assert agent.last_error().endswith("; the former ones stay in force")
+    assert agent.logged("settings.refused")[0]["level"] == "error"
+    await agent.until(
+        lambda: manager.status.startswith("error: cannot use the settings"), "the status is told"
+    )
+    assert (agent.words().count("starting"), manager.count("READY=1")) == (1, 1)
+
+    agent.config.write_text(good)
+    os.kill(agent.process.pid, signal.SIGHUP)
     await agent.until(lambda: manager.count("READY=1") == 2, "ready again")
-    assert agent.logged("settings.refused")
+    await agent.until(lambda: manager.status.startswith("uptodate"), "mended")
     assert await agent.end() == 0

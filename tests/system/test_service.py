@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -35,7 +36,7 @@ def test_all_it_does_works_inside_its_sandbox(site: Site):
     machine = site.machine
     container = json.loads(machine.run("docker", "inspect", *site.containers()))[0]
     assert container["Config"]["Labels"]["almagent.commit"]
-    machine.until(lambda: '"source.commit"' in machine.journal(), "what the commit is known by")
+    machine.until(lambda: "source.commit " in machine.journal(), "what the commit is known by")
     assert "dnat to" in machine.run("nft", "list", "ruleset")
     network = next(iter(container["NetworkSettings"]["Networks"].values()))["NetworkID"]
     bridge = machine.shell(f"docker network inspect {network} -f '{{{{json .Options}}}}'")
@@ -60,12 +61,16 @@ def test_a_new_release_takes_over_and_the_old_logs_go(site: Site):
     assert site.page() == "site 1"
 
 
-def test_the_journal_has_one_event_a_line(site: Site):
+def test_the_journal_has_one_event_a_line_and_how_much_it_matters(site: Site):
     raw = site.machine.run("journalctl", "--unit=almagent", "--output=json", "--no-pager")
     entries = [json.loads(line) for line in raw.splitlines()]
-    own = [entry["MESSAGE"] for entry in entries if entry.get("_TRANSPORT") == "stdout"]
+    own = [entry for entry in entries if entry.get("_TRANSPORT") == "stdout"]
+    levels = {"debug": "7", "info": "6", "warning": "4", "error": "3"}
     assert own
-    assert all(json.loads(line)["event"] for line in own)
+    for entry in own:
+        said = re.match(r"\[(\w+)\] [a-z_]+(\.[a-z_]+)+( \w+=|$)", entry["MESSAGE"])
+        assert said, entry["MESSAGE"]
+        assert entry["PRIORITY"] == levels[said[1]]
 
 
 @pytest.mark.parametrize("number", ["KILL", "ABRT"])
@@ -103,7 +108,7 @@ def test_a_hung_docker_is_noticed_too(site: Site, watchdog: Machine):
         watchdog.until(lambda: restarts(watchdog) > before, "restart", patience=HUNG)
     finally:
         watchdog.run("systemctl", "kill", "--signal=CONT", "docker")
-    assert '"loops.late"' in watchdog.journal()
+    assert "loops.late " in watchdog.journal()
     watchdog.until(lambda: watchdog.property("ActiveState") == "active", "active again")
     assert (site.containers(), site.page()) == (containers, "site 1")
 
@@ -116,11 +121,9 @@ def test_fed_the_watchdog_is_quiet(site: Site, watchdog: Machine):
 
 def test_a_reload_reads_the_settings_again(site: Site):
     machine, containers, pid = site.machine, site.containers(), site.machine.property("MainPID")
-    machine.write(
-        "/etc/almagent/agent.toml", peers.settings(site, log={"format": "console"}), 0o600
-    )
+    machine.write("/etc/almagent/agent.toml", peers.settings(site, log={"format": "json"}), 0o600)
     machine.run("systemctl", "reload", "almagent")
-    machine.until(lambda: "revision=" in machine.journal(), "the new format")
+    machine.until(lambda: '"revision": ' in machine.journal(), "the new format")
     assert machine.property("MainPID") == pid
     assert (site.containers(), site.page()) == (containers, "site 1")
 
