@@ -39,7 +39,7 @@ def _absolute(value: object) -> object:
     return value
 
 
-def _absolute_or_none(value: object) -> object:
+def absolute_or_none(value: object) -> object:
     return None if value == "" else _absolute(value)
 
 
@@ -95,7 +95,7 @@ SecretText = Annotated[Secret, PlainValidator(_secret), Field(description="text"
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute), Field(description="an absolute path")]
 OptionalPath = Annotated[
     Path | None,
-    BeforeValidator(_absolute_or_none),
+    BeforeValidator(absolute_or_none),
     Field(description='an absolute path, or "" for none'),
 ]
 HttpUrl = Annotated[

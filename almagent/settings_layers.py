@@ -1,32 +1,29 @@
 """The three places settings are given in, each read into a Layer: key -> value and where it stands.
 
-Nothing is checked here but the form of the file.
+Nothing is checked here but the form of the file, and the keys of the original's.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, get_origin
+from typing import Any, NamedTuple, get_origin
 
-from almagent import failpoints, original, places
-from almagent.errors import SettingsError
+from almagent import failpoints
 from almagent.settings import field_of, group_of
+from almagent.settings_file import is_original, parse
 
-DEFAULT_FILES = (Path(places.SETTINGS_FILE), Path(original.SETTINGS))
 PREFIX = "ALMAGENT_"
 NO_SETTINGS = frozenset({f"{PREFIX}CONFIG", failpoints.VARIABLE})
 
 Key = tuple[str, ...]  # ("flag",) or ("api", "url")
 ORIGINAL_KEYS: dict[str, Key] = {
-    "userid": ("user_id",),
-    "stackid": ("stack_id",),
-    "apihost": ("api", "url"),
-    "authorizationtoken": ("api", "client_secret"),
-    "flag": ("flag",),
+    "UserId": ("user_id",),
+    "StackId": ("stack_id",),
+    "APIHost": ("api", "url"),
+    "AuthorizationToken": ("api", "client_secret"),
+    "Flag": ("flag",),
 }
 """The JSON file of the 2019 agent, which does not look at the case of a key."""
 
@@ -44,36 +41,15 @@ class Given(NamedTuple):
 Layer = dict[Key, Given]
 
 
-def read_file(config: Path | None) -> tuple[Path | None, str]:
-    """`config`, else the first of DEFAULT_FILES that exists, and its text. Raises SettingsError."""
-    for path in (config,) if config else DEFAULT_FILES:
-        try:
-            return path, path.read_text("utf-8-sig")
-        except FileNotFoundError:
-            if config:
-                raise SettingsError([f"{path}: cannot read: no such file"]) from None
-        except UnicodeDecodeError:
-            raise SettingsError([f"{path}: cannot read: not UTF-8 text"]) from None
-        except OSError as exc:
-            raise SettingsError([f"{path}: cannot read: {exc.strerror}"]) from exc
-    return None, ""
+def file_layer(file: Path, text: str) -> tuple[Layer, list[str], list[str]]:
+    """The layer, warnings and problems, one line each. Raises SettingsError when the form is broken."""
+    tables = parse(file, text)
+    if is_original(text):
+        return _original(file, tables)
+    return _toml(file, tables), [], []
 
 
-def file_layer(file: Path, text: str) -> tuple[Layer, list[str]]:
-    """The layer and warnings, one line each. Raises SettingsError when the form is broken."""
-    if text.lstrip().startswith("{"):
-        return _original(file, text)
-    return _toml(file, text), []
-
-
-def _toml(file: Path, text: str) -> Layer:
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        problem, _, position = str(exc).rpartition(" (at ")
-        line = re.match(r"line \d+", position)
-        number = line.group().removeprefix("line ") if line else str(text.count("\n") + 1)
-        raise SettingsError([f"{file}:{number}: not TOML: {problem}"]) from None
+def _toml(file: Path, tables: dict[str, Any]) -> Layer:
     layer: Layer = {}
     for name, value in tables.items():
         leaves: Mapping[Key, object] = {(name,): value}
@@ -83,26 +59,27 @@ def _toml(file: Path, text: str) -> Layer:
     return layer
 
 
-def _original(file: Path, text: str) -> tuple[Layer, list[str]]:
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as exc:
-        raise SettingsError([f"{file}:{exc.lineno}: not JSON: {exc.msg}"]) from None
+def _original(file: Path, fields: dict[str, Any]) -> tuple[Layer, list[str], list[str]]:
+    keys = {name.lower(): key for name, key in ORIGINAL_KEYS.items()}
     layer: Layer = {
         ("stack_id",): Given("", f"{file}: StackId"),
         ("flag",): Given("", f"{file}: Flag"),
     }
-    warnings = []
-    for name, value in document.items():
+    warnings, problems = [], []
+    for name, value in fields.items():
         if name.lower() in ORIGINAL_UNUSED:
             warnings.append(f"{file}: {name}: not used by this agent")
-        elif value not in ("", None):  # what the original had not been told
-            key = ORIGINAL_KEYS.get(name.lower(), (name,))
+        elif value in ("", None):  # what the original had not been told
+            continue
+        elif key := keys.get(name.lower()):
             layer[key] = Given(value, f"{file}: {name}")
+        else:
+            allowed = ", ".join(ORIGINAL_KEYS)
+            problems.append(f"{file}: {name}: unknown key; allowed here: {allowed}")
     host = layer.get(("api", "url"))
     if host and isinstance(host.value, str) and "://" not in host.value:
         layer["api", "url"] = Given(f"https://{host.value}", host.place)
-    return layer, warnings
+    return layer, warnings, problems
 
 
 def environment(environ: Mapping[str, str], below: Layer) -> Layer:
@@ -139,5 +116,5 @@ def _from_text(key: Key, text: str) -> object:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or more of it than Python takes
         return text

@@ -9,17 +9,19 @@ from __future__ import annotations
 import ipaddress
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from almagent import places
 from almagent.core.model import Secret
 from almagent.errors import SettingsError
-from almagent.settings import Settings, field_of, group_of
+from almagent.settings import Settings, absolute_or_none, field_of, group_of
+from almagent.settings_file import DEFAULT_FILES, CannotRead, read_file, read_text
 from almagent.settings_layers import (
-    DEFAULT_FILES,
     PREFIX,
     Given,
     Key,
@@ -27,7 +29,6 @@ from almagent.settings_layers import (
     command_line,
     environment,
     file_layer,
-    read_file,
 )
 
 CREDENTIAL = "client_secret"  # its name in the unit's LoadCredential=
@@ -50,19 +51,29 @@ def load(
     if config is None and environ.get(f"{PREFIX}CONFIG"):
         config = Path(environ[f"{PREFIX}CONFIG"])
     file, text = read_file(config)
-    layer, warnings = file_layer(file, text) if file else ({}, [])
+    layer, warnings, problems = file_layer(file, text) if file else ({}, [], [])
     layer |= environment(environ, layer)
     layer |= command_line(overrides or {})
     place = str(file or f"{DEFAULT_FILES[0]} (not there)")
-    settings = _check(layer, place)
-    secret, secret_file = _client_secret(settings, layer, environ)
-    if not secret:
-        raise SettingsError([_no_secret_line(place)])
+    with _added_to(problems):
+        settings = _check(layer, place)
+    with _added_to(problems):
+        secret, secret_file = _client_secret(layer, environ, place)
+    if problems:
+        raise SettingsError(problems)
     for path in (file, secret_file):
         warnings += mode_warnings(path)
     warnings += _plain_http_warnings(settings.api.url, layer)
     secret_from = str(secret_file or layer["api", "client_secret"].place)
     return Loaded(_complete(settings, secret), tuple(warnings), file, secret_from)
+
+
+@contextmanager
+def _added_to(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as exc:
+        problems += exc.lines
 
 
 # --- the check -----------------------------------------------------------------------------------
@@ -125,51 +136,48 @@ def _complete(settings: Settings, secret: Secret) -> Settings:
 
 
 def _client_secret(
-    settings: Settings, layer: Layer, environ: Mapping[str, str]
+    layer: Layer, environ: Mapping[str, str], file: str
 ) -> tuple[Secret, Path | None]:
-    """The secret, empty if there is none, and the file it was in, if it was in one of its own."""
-    if settings.api.client_secret:
-        return settings.api.client_secret, None
-    for path, given in _secret_files(settings, layer, environ):
-        if secret := _read_secret(path, given):
+    """The secret and the file it was in, if it was in one of its own. Raises SettingsError.
+
+    It looks at what was given, checked or not, so that a secret that is missing is told with all else.
+    """
+    given = layer.get(("api", "client_secret"))
+    if given and given.value:
+        return Secret(str(given.value)), None
+    for path, saying in _secret_files(layer, environ):
+        if secret := _read_secret(path, saying):
             return secret, path
-    return Secret(""), None
+    ways = f"client_secret, client_secret_file or the systemd credential {CREDENTIAL}"
+    line = f"{file}: api.client_secret: missing; it must be given as one of {ways}"
+    raise SettingsError([line])
 
 
-def _secret_files(
-    settings: Settings, layer: Layer, environ: Mapping[str, str]
-) -> Iterator[tuple[Path, Given | None]]:
+def _secret_files(layer: Layer, environ: Mapping[str, str]) -> Iterator[tuple[Path, Given | None]]:
     """Where to look, and who said so: without a saying a file need not exist."""
-    file = settings.api.client_secret_file
     given = layer.get(("api", "client_secret_file"))
-    if file and given:
+    file = absolute_or_none(given.value if given else places.SECRET_FILE)
+    if isinstance(file, Path) and given:
         yield file, given
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         yield Path(directory, CREDENTIAL), None
-    if file and not given:
+    if isinstance(file, Path) and not given:
         yield file, None
 
 
 def _read_secret(path: Path, given: Given | None) -> Secret:
     place = given.place if given else "api.client_secret_file"
     try:
-        text = path.read_text("utf-8").strip()
+        text = read_text(path).strip()
     except FileNotFoundError:
         if given is None:
             return Secret("")
         raise SettingsError([f"{place}: cannot read {path}: no such file"]) from None
-    except OSError as exc:
-        raise SettingsError([f"{place}: cannot read {path}: {exc.strerror}"]) from exc
-    except UnicodeDecodeError:
-        raise SettingsError([f"{place}: cannot read {path}: not UTF-8 text"]) from None
+    except CannotRead as exc:
+        raise SettingsError([f"{place}: cannot read {path}: {exc}"]) from exc
     if not text:
         raise SettingsError([f"{place}: cannot use {path}: it is empty"])
     return Secret(text)
-
-
-def _no_secret_line(file: str) -> str:
-    ways = f"client_secret, client_secret_file or the systemd credential {CREDENTIAL}"
-    return f"{file}: api.client_secret: missing; it must be given as one of {ways}"
 
 
 # --- what is allowed but unwise ------------------------------------------------------------------

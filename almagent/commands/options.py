@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from almagent import original
+from almagent.errors import SettingsError
 from almagent.places import SETTINGS_FILE
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ FLAGS = {
     "log.level": ("--log-level", "LEVEL", "debug, info, warning or error"),
     "log.format": ("--log-format", "FORMAT", "auto, console or json"),
 }
-
+SECRET_KEY = "api.client_secret"  # noqa: S105  a name
 
 READ = f"settings file (default: $ALMAGENT_CONFIG, {SETTINGS_FILE}, {original.SETTINGS})"
 
@@ -50,7 +51,11 @@ def load_settings(args: argparse.Namespace) -> Loaded:
 
 
 def _assignment(text: str) -> tuple[str, str]:
+    """What is wrong with it is told without it: it may be a secret."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+        raise argparse.ArgumentTypeError("must be KEY=VALUE")
+    if key == SECRET_KEY:
+        place = "other users of this host can read the command line"
+        raise SettingsError([f"command line: {SECRET_KEY}: not taken from here: {place}"])
     return key, value

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from almagent.commands import text
+from almagent.commands import given, text
 from almagent.commands.options import add_settings_arguments, load_settings
 from almagent.errors import SettingsError
 from almagent.lean import be_brief
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from almagent.settings import Settings
 
 CHANGES = 3
-DOCUMENT_LIMIT = 1 << 20  # bytes; the API's answers have the same
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from almagent.core.document import DocumentError  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise
 
-    document = _read(args.document) if args.document else None
+    document = given.read(args.document) if args.document else None
     settings = load_settings(args).settings
     redactor.learn(settings.api.client_secret)
     try:
@@ -62,20 +60,6 @@ async def _look(settings: Settings, document: bytes | None, redactor: Redactor) 
     if document is None:
         document = await ask_document(settings)
     return await preview(settings, document, redactor)
-
-
-def _read(name: str) -> bytes:
-    try:
-        if name == "-":
-            document = sys.stdin.buffer.read(DOCUMENT_LIMIT + 1)
-        else:
-            with Path(name).open("rb") as file:
-                document = file.read(DOCUMENT_LIMIT + 1)
-    except OSError as exc:
-        raise SettingsError([f"{name}: cannot read: {exc.strerror}"]) from exc
-    if len(document) > DOCUMENT_LIMIT:
-        raise SettingsError([f"{name}: cannot use: larger than {DOCUMENT_LIMIT} bytes"])
-    return document
 
 
 def _json(explanation: Explanation) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from almagent.commands import given
 from almagent.commands.options import FLAGS, add_settings_arguments
 from almagent.errors import SettingsError
 from almagent.lean import be_brief
@@ -24,8 +25,6 @@ KEYS = {
     "api.url": ("--url", "URL", "the ALM API (default: https://api.mobingi.com)"),
     "api.client_id": ("--client-id", "ID", "default: the stack id"),
 }
-SECRET_KEY = "api.client_secret"  # noqa: S105  a name
-TEXT_LIMIT = 1 << 16  # characters read from stdin or --from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,15 +85,15 @@ def _gather(args: argparse.Namespace) -> Layer:
         file_layer,
     )
 
-    given = {key: getattr(args, key) for key in (*KEYS, *FLAGS)}
-    flags = {key: value for key, value in given.items() if value is not None}
+    values = {key: getattr(args, key) for key in (*KEYS, *FLAGS)}
+    flags = {key: value for key, value in values.items() if value is not None}
     flags |= dict(args.assignments)
-    if SECRET_KEY in flags:
-        place = "other users of this host can read the command line"
-        raise SettingsError([f"command line: {SECRET_KEY}: not taken from here: {place}"])
     layer: Layer = {}
     if args.source:
-        layer, _ = file_layer(Path(args.source), _read(args.source))
+        file, text = Path(given.place(args.source)), given.read_text(args.source)
+        layer, _, problems = file_layer(file, text)
+        if problems:
+            raise SettingsError(problems)
     own = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     layer |= environment(own, layer)
     layer |= command_line(flags)
@@ -102,7 +101,7 @@ def _gather(args: argparse.Namespace) -> Layer:
         path = str(Path(args.keep_in).absolute())
         layer["api", "client_secret_file"] = Given(path, "command line: --client-secret-file")
     elif args.keep_in == "-" or _is_secret_missing(args, layer):
-        layer["api", "client_secret"] = Given(_read("-").strip(), "stdin")
+        layer["api", "client_secret"] = Given(given.read_text("-").strip(), "stdin")
     return layer
 
 
@@ -110,18 +109,6 @@ def _is_secret_missing(args: argparse.Namespace, layer: Layer) -> bool:
     """Then stdin has it, if nothing else is read from there and nobody sits at it."""
     keys = {("api", "client_secret"), ("api", "client_secret_file")}
     return not (keys & layer.keys() or args.source == "-" or sys.stdin.isatty())
-
-
-def _read(name: str) -> str:
-    try:
-        if name == "-":
-            return sys.stdin.read(TEXT_LIMIT)
-        with Path(name).open(encoding="utf-8-sig") as file:
-            return file.read(TEXT_LIMIT)
-    except UnicodeDecodeError:
-        raise SettingsError([f"{name}: cannot read: not UTF-8 text"]) from None
-    except OSError as exc:
-        raise SettingsError([f"{name}: cannot read: {exc.strerror}"]) from exc
 
 
 def _check(text: str, file: Path) -> Loaded:
@@ -142,11 +129,15 @@ def _check(text: str, file: Path) -> Loaded:
 
 
 def _demand_same_or_force(file: Path, text: str, *, force: bool) -> None:
+    from almagent.settings_file import CannotRead, read_text  # noqa: PLC0415  likewise
+
+    if file.is_dir():
+        raise SettingsError([f"{file}: is a directory; it must be the name of a file"])
     try:
-        present = file.read_text("utf-8")
+        present = read_text(file)
     except FileNotFoundError:
         return
-    except (OSError, UnicodeDecodeError):
+    except CannotRead:
         present = ""
     if present != text and not force:
         raise SettingsError([f"{file}: exists and says something else; --force replaces it"])

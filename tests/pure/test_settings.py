@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -180,10 +181,16 @@ def test_the_original_file_is_understood(tmp_path: Path, host: str, url: str) ->
             ],
         ),
         (
-            '{"StackId": "mo-1", "Flag": "a", "Password": "canary-3f9a1c"}',
+            '{"StackId": "mo-1", "Flag": "a", "Password": "canary-3f9a1c", "Token": 1}',
             [
-                "{file}: Password: unknown key; allowed here: stack_id, flag, user_id, state_dir, runtime_dir, api, cloud, docker, deploy, git, log, metrics"
+                "{file}: Password: unknown key; allowed here: UserId, StackId, APIHost, AuthorizationToken, Flag",
+                "{file}: Token: unknown key; allowed here: UserId, ",
+                "{file}: api.client_secret: missing",
             ],
+        ),
+        (
+            '{"StackId": "mo-1", "Flag": "a", "AuthorizationToken": "canary-3f9a1c", "api": {}}',
+            ["{file}: api: unknown key; allowed here: UserId, "],
         ),
         ('{\n"StackId": "mo-1",\n canary-3f9a1c}', ["{file}:3: not JSON: Expecting property name"]),
         ("{", ["{file}:1: not JSON: Expecting property name enclosed in double quotes"]),
@@ -242,9 +249,13 @@ URL = "must be an http or https URL without user name, query and fragment"
         ("[[log]]\nlevel = 'info'", "log: must be a table"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_told(file: Path, text: str, line: str) -> None:
+def test_what_is_wrong_in_the_file_is_told(
+    file: Path, tmp_path: Path, text: str, line: str
+) -> None:
     _written(file, REQUIRED.replace("api.client_secret", "#") + text)
-    assert [problem[: len(f"{file}: {line}")] for problem in _problems(file)] == [f"{file}: {line}"]
+    _written(tmp_path / "client_secret", CANARY)
+    problems = _problems(file, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert [problem[: len(f"{file}: {line}")] for problem in problems] == [f"{file}: {line}"]
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
@@ -260,7 +271,16 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         "command line: log.level: must be one of debug, info, warning, error",
         f"command line: nothing.at.all: unknown key; allowed here: {allowed}",
         f"environment: ALMAGENT_API_URL: unknown key; allowed here: {allowed}",
+        f"{file}: api.client_secret: missing; it must be given as one of client_secret, client_secret_file or the systemd credential client_secret",
     ]
+
+
+@pytest.mark.parametrize("path", ["3", '"own"', '"/a\\u0000b"'])
+def test_a_secret_file_that_is_none_is_no_other_problem(file: Path, path: str) -> None:
+    _written(file, f"{NO_SECRET}[api]\nclient_secret_file = {path}\n")
+    assert f'{file}: api.client_secret_file: must be an absolute path, or "" for none' in _problems(
+        file
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,6 +296,42 @@ def test_a_broken_file_is_told_with_its_line(file: Path, text: str, line: str) -
     _written(file, text)
     (problem,) = _problems(file)
     assert problem.startswith(f"{file}{line}")
+
+
+DEEP, LONG = "[" * 100_000, "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"flag = {DEEP}", "it is nested too deeply"),
+        (f'{{"Flag": {DEEP}', "it is nested too deeply"),
+        (f"flag = {LONG}", "a number in it has too many digits"),
+        (f'{{"Flag": {LONG}}}', "a number in it has too many digits"),
+    ],
+    ids=["deep TOML", "deep JSON", "long in TOML", "long in JSON"],
+)
+def test_a_file_beyond_all_bounds_is_told(file: Path, text: str, problem: str) -> None:
+    _written(file, text)
+    assert _problems(file) == [f"{file}: cannot use: {problem}"]
+
+
+@pytest.mark.parametrize("value", [DEEP, LONG], ids=["deep", "long"])
+def test_a_value_beyond_all_bounds_is_told(file: Path, value: str) -> None:
+    (problem,) = _problems(file, {"docker.keep_images": value})
+    assert problem.startswith("command line: docker.keep_images: must be a whole number")
+
+
+def test_only_what_ends_is_read(file: Path, tmp_path: Path) -> None:
+    pipe, endless = tmp_path / "pipe", Path("/dev/zero")
+    os.mkfifo(pipe)
+    assert _problems(pipe) == [f"{pipe}: cannot read: a pipe, not a file"]
+    assert _problems(endless) == [f"{endless}: cannot read: longer than 1048576 characters"]
+    _written(file, NO_SECRET)
+    place = "command line: api.client_secret_file"
+    assert _problems(file, {"api.client_secret_file": str(pipe)}) == [
+        f"{place}: cannot read {pipe}: a pipe, not a file"
+    ]
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_the_shell_completes(words: list[str], offered: list[str]) -> None:
     [
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["run", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["run", "--set", "api.url"], "'api.url' is not KEY=VALUE"),
+        (["run", "--set", "api.url"], "argument --set: must be KEY=VALUE"),
     ],
 )
 def test_misuse_is_told_in_one_line(arguments: list[str], problem: str) -> None:
@@ -153,6 +153,7 @@ def test_settings_that_cannot_be_used_are_told_line_by_line(tmp_path: Path) -> N
     done = _almagent("run", "--config", str(file), "--log-level", "loud", "--set", "git.timeout=0")
     assert (done.returncode, done.stdout) == (2, "")
     assert [": ".join(line.split(": ")[:2]) for line in sorted(done.stderr.splitlines())] == [
+        f"{file}: api.client_secret",
         f"{file}: stack",
         f"{file}: stack_id",
         "command line: git.timeout",
@@ -173,15 +174,15 @@ def test_a_reader_that_leaves_is_no_reason_to_complain() -> None:
 
 @pytest.mark.timeout(20)
 def test_an_interrupt_ends_it_quietly(tmp_path: Path) -> None:
-    settings = tmp_path / "agent.toml"
-    os.mkfifo(settings)
+    document = tmp_path / "document.json"
+    os.mkfifo(document)
     with subprocess.Popen(
-        [*ALMAGENT, "run", "--config", str(settings)],
+        [*ALMAGENT, "plan", "--document", str(document)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        with settings.open("w"):  # from here on it waits for the other end to write
+        with document.open("w"):  # from here on it waits for the other end to write
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == 130

@@ -129,6 +129,8 @@ async def test_what_is_not_proved_is_not_written(
             id="secret for all to see",
         ),
         pytest.param(["--from", "/nowhere"], "", "/nowhere: cannot read", id="no such file"),
+        pytest.param(["--from", "-"], "=", "stdin:1: not TOML: ", id="broken stdin"),
+        pytest.param(["--from", "-"], '{"Falg": 1}', "stdin: Falg: unknown key", id="unknown key"),
     ],
 )
 async def test_what_cannot_be_used(
@@ -139,4 +141,12 @@ async def test_what_cannot_be_used(
     assert done.err.startswith(problem.format(file=file))
     assert SECRET not in done.err
     assert not file.exists()
+    assert api.requests == []
+
+
+async def test_a_directory_is_no_settings_file(api: ScriptedApi, common: list[str], tmp_path: Path):
+    arguments = ["--config", str(tmp_path), "--stack-id", "s", "--flag", "f", "--force"]
+    done = await almagent(*common, *arguments, stdin=SECRET.encode())
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"{tmp_path}: is a directory; it must be the name of a file\n"
     assert api.requests == []
