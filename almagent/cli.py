@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from almagent import __version__
+from almagent import __version__, streams
 from almagent.errors import SettingsError
 
 COMMANDS = {
@@ -42,20 +42,27 @@ FAILED = 1
 MISUSED = 2  # as argparse itself does
 INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
 
+OPTION = re.compile(r"(--[\w-]+)(?:=.*)?", re.ASCII | re.DOTALL)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
+    streams.mend()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)
         finally:
             sys.stdout.flush()
     except SettingsError as exc:
-        sys.stderr.write(f"{exc}\n")
+        from almagent.commands.text import clean  # noqa: PLC0415  the command line starts fast
+
+        sys.stderr.writelines(f"{clean(line)}\n" for line in exc.lines)
         return MISUSED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader has left; another try at exit would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, streams.CannotWrite) as exc:
+        streams.let_go_of_stdout()
+        if isinstance(exc, streams.CannotWrite):
+            sys.stderr.write(f"{exc}\n")
         return FAILED
 
 
@@ -63,7 +70,9 @@ def _run(argv: Sequence[str]) -> int:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     module: Any = importlib.import_module(f"almagent.commands.{name}") if name else None
     parser = _parser(name, module)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv if name else argv[:1])
+    if unknown:
+        parser.error(f"unrecognized arguments: {_options(unknown)}(values are not shown)")
     if module is None:
         parser.print_help(sys.stderr)
         return MISUSED
@@ -71,8 +80,20 @@ def _run(argv: Sequence[str]) -> int:
     return code
 
 
+def _options(words: Sequence[str]) -> str:
+    """Their names without a value: it may be a secret, and cloud-init keeps what is printed."""
+    return "".join(f"{found[1]} " for word in words if (found := OPTION.fullmatch(word)))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Without the value of `--json=VALUE`, likewise."""
+        before, fault, _value = message.partition("ignored explicit argument")
+        super().error(before + fault)
+
+
 def _parser(name: str | None, module: Any) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="almagent",
         description="Runs the container of this host's layer and keeps it running.",
         epilog="`almagent COMMAND --help` tells the rest. When something is wrong: `almagent doctor`.",

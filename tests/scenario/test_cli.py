@@ -16,11 +16,24 @@ from almagent.cli import COMMANDS
 from almagent.lean import TOLD
 
 ALMAGENT = [sys.executable, "-m", "almagent"]
+CANARY = "canary-3f9a1c"
 
 
 def _almagent(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*ALMAGENT, *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+
+def _shell(words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The shell closes and redirects what subprocess cannot."""
+    return subprocess.run(
+        ["bash", "-c", f'"$PYTHON" -m almagent {words}'],
+        env={**os.environ, "PYTHON": sys.executable, **environ},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
 
 
 def test_version() -> None:
@@ -145,6 +158,88 @@ def test_misuse_is_told_in_one_line(arguments: list[str], problem: str) -> None:
     done = _almagent(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--client-secret", CANARY], "unrecognized arguments: --client-secret (values are"),
+        ([f"--client-secret={CANARY}", CANARY], "unrecognized arguments: --client-secret (values"),
+        ([f"-{CANARY}"], "unrecognized arguments: (values are not shown)"),
+    ],
+    ids=["two words", "one word", "short"],
+)
+def test_what_no_command_knows_is_told_by_the_names_of_its_options(
+    command: str, arguments: list[str], problem: str
+) -> None:
+    done = _almagent(command, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in done.stderr
+    assert CANARY not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--client-secret", CANARY, "register"],
+        ["run", "--set", CANARY],
+        ["plan", f"--json={CANARY}"],
+    ],
+)
+def test_what_is_misused_is_told_without_its_value(arguments: list[str]) -> None:
+    done = _almagent(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert CANARY not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "doctor", "register", "stop"])
+def test_the_secret_is_not_taken_from_the_command_line(command: str) -> None:
+    done = _almagent(command, "--set", f"api.client_secret={CANARY}")
+    assert (done.returncode, done.stdout) == (2, "")
+    place = "other users of this host can read the command line"
+    assert done.stderr == f"command line: api.client_secret: not taken from here: {place}\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--version", "plan --help", "doctor"])
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">&-", "Bad file descriptor"), ("> /dev/full", "No space left on device")],
+)
+def test_output_that_cannot_be_written_is_told(
+    arguments: str, redirection: str, reason: str, unbuffered: str
+) -> None:
+    done = _shell(f"{arguments} {redirection}", PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (1, f"cannot write to stdout: {reason}\n")
+
+
+def test_more_output_than_fits_any_buffer_fails_in_one_line() -> None:
+    text = "from almagent import streams; streams.mend(); print('x' * 100_000)"
+    program = [sys.executable, "-c", text]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(program, check=False, stdout=full, stderr=subprocess.PIPE, timeout=30)
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.endswith("CannotWrite: cannot write to stdout: No space left on device")
+
+
+@pytest.mark.parametrize("arguments", ["plan --document -", "register --stack-id s --flag f"])
+def test_input_that_is_closed_is_told(arguments: str) -> None:
+    done = _shell(f"{arguments} <&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "stdin: cannot read: Bad file descriptor\n"
+
+
+def test_a_command_without_any_stream_ends_with_its_code() -> None:
+    assert _shell("run --set flag= <&- >&- 2>&-").returncode == 2
+
+
+def test_a_key_in_the_settings_cannot_move_the_cursor(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('"two\\nlines \\u001b[2J" = 1\n')
+    done = _almagent("plan", "--config", str(file))
+    assert f"{file}: two lines  [2J: unknown key; allowed here: " in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_settings_that_cannot_be_used_are_told_line_by_line(tmp_path: Path) -> None:
