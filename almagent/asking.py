@@ -10,6 +10,18 @@ from typing import Any
 
 from almagent.socketpath import SOCKET, short_name
 
+ANSWERS = {
+    "/v1/status": frozenset(
+        {
+            *("version", "pid", "agent_id", "instance_id", "stack_id", "flag", "phase", "doing"),
+            *("strategy", "desired", "active", "candidate", "last_poll", "last_error", "outbox"),
+            "interruption",
+        }
+    ),
+    "/v1/stop": frozenset({"accepted"}),
+}
+"""What an agent's answer has at least."""
+
 TIMEOUT = 5.0  # seconds for an answer; the daemon gives it from memory
 
 
@@ -41,9 +53,9 @@ def ask(directory: Path, path: str, method: str = "GET") -> dict[str, Any]:
         connection.close()
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
-    if answer.status >= 300 or not isinstance(fields, dict):
+    if answer.status >= 300 or not isinstance(fields, dict) or not ANSWERS[path] <= fields.keys():
         raise CannotAsk(f"cannot ask {address}: HTTP {answer.status}, not the answer of an agent")
     return fields
 

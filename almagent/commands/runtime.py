@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import tomllib
 from pathlib import Path
 
-from almagent.places import RUNTIME_DIR, SETTINGS_FILE
+from almagent.errors import SettingsError
+from almagent.places import RUNTIME_DIR
+from almagent.settings_file import parse, read_file
 
 
 def runtime_directory(args: argparse.Namespace) -> Path:
-    """As the settings have it; but status has to work, and at once, where they cannot be read."""
+    """As the settings have it. Raises SettingsError: the file that may name it cannot be used."""
     given = dict(args.assignments).get("runtime_dir") or args.runtime_dir
     return Path(given or os.environ.get("ALMAGENT_RUNTIME_DIR") or _from_file(args.config))
 
 
 def _from_file(config: Path | None) -> str:
-    file = config or Path(os.environ.get("ALMAGENT_CONFIG") or SETTINGS_FILE)
-    try:
-        value = tomllib.loads(file.read_text("utf-8-sig")).get("runtime_dir")
-    except (OSError, ValueError):  # not there, not ours to read, or the original's JSON
+    named = os.environ.get("ALMAGENT_CONFIG")
+    file, text = read_file(config or (Path(named) if named else None))
+    value = parse(file, text).get("runtime_dir") if file else None
+    if value is None:
         return RUNTIME_DIR
-    return value if isinstance(value, str) else RUNTIME_DIR
+    if not isinstance(value, str):
+        raise SettingsError([f"{file}: runtime_dir: must be an absolute path"])
+    return value

@@ -7,12 +7,15 @@ import json
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from almagent.asking import CannotAsk, NotRunning, ask
 from almagent.commands import text
 from almagent.commands.options import add_settings_arguments
 from almagent.commands.runtime import runtime_directory
+from almagent.errors import SettingsError
+from almagent.places import RUNTIME_DIR
 
 NOT_RUNNING = 3
 EVERY = 1.0  # seconds between two looks of --watch
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         while True:
             if sys.stdout.isatty():
-                sys.stdout.write(CLEAR)
+                print(CLEAR, end="", flush=True)  # before anything goes to stderr
             _show(args)
             sys.stdout.flush()
             time.sleep(EVERY)
@@ -42,11 +45,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    """Where the settings cannot be read it asks at the default place; that nobody answers there proves nothing."""
     try:
-        status = ask(runtime_directory(args), "/v1/status")
+        directory, known = runtime_directory(args), True
+    except SettingsError as exc:
+        print(text.clean(str(exc)), file=sys.stderr)
+        directory, known = Path(RUNTIME_DIR), False
+    try:
+        status = ask(directory, "/v1/status")
     except NotRunning as exc:
         print(exc, file=sys.stderr)
-        return NOT_RUNNING
+        return NOT_RUNNING if known else 1
     except CannotAsk as exc:
         print(exc, file=sys.stderr)
         return 1

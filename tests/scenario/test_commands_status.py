@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
+from almagent.asking import ANSWERS
+from almagent.commands.status import CLEAR
+from almagent.socketpath import SOCKET
 from almagent.status import Snapshot
 from tests.peers.agent import SECRET, Agent
 from tests.peers.api import CONFIG, ScriptedApi, reply
@@ -131,19 +139,113 @@ async def _an_error_shows_and_passes(agent: Agent, api: ScriptedApi) -> None:
     assert status.last_error is not None
 
 
-async def test_watch_looks_again_until_interrupted(agent: Agent):
-    agent.configure()
+@pytest.mark.parametrize(
+    "answer", ["{}", "[]", "<html>", '{"phase": 1, "active": 2}', "[" * 100_000]
+)
+@pytest.mark.parametrize("command", ["status", "stop"])
+async def test_who_answers_something_else_is_no_agent(tmp_path: Path, command: str, answer: str):
+    async with stranger(tmp_path, answer):
+        done = await almagent(command, "--runtime-dir", tmp_path)
+    assert (done.code, done.out) == (1, "")
+    address = tmp_path / SOCKET
+    assert done.err == f"cannot ask {address}: HTTP 200, not the answer of an agent\n"
+
+
+def test_an_answer_is_expected_to_be_all_that_an_agent_tells():
+    assert ANSWERS["/v1/status"] == {field.name for field in dataclasses.fields(Snapshot)}
+
+
+@asynccontextmanager
+async def stranger(directory: Path, body: str) -> AsyncIterator[None]:
+    """Somebody else listens on the socket and gives that answer to all."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.0 200 OK\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, directory / SOCKET):
+        yield
+
+
+async def test_settings_that_cannot_be_read_do_not_hide_what_runs(agent: Agent, tmp_path: Path):
+    """Where it would be is not known then: that nobody answers elsewhere proves nothing."""
+    broken = tmp_path / "broken.toml"
+    broken.write_text("runtime_dir = \n")
+    for config, problem in (
+        (broken, f"{broken}:1: not TOML: Invalid value"),
+        (tmp_path / "no", f"{tmp_path / 'no'}: cannot read: no such file"),
+    ):
+        status = await almagent("status", "--config", config)
+        assert (status.code, status.out) == (1, "")
+        assert status.err.splitlines()[0] == problem
+        stopped = await almagent("stop", "--config", config)  # may be another agent that answers
+        assert (stopped.code, stopped.out, stopped.err) == (2, "", f"{problem}\n")
+    known = await almagent("status", "--config", broken, "--runtime-dir", tmp_path)
+    assert (known.code, known.err.count("\n")) == (3, 1)
+
+
+@asynccontextmanager
+async def watching(
+    config: Path, output: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "almagent", "status", "--watch", "--config", str(agent.config)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        *(sys.executable, "-m", "almagent", "status", "--watch", "--config", str(config)),
+        stdout=output,
+        stderr=output,
     )
-    assert child.stderr is not None
-    async with asyncio.timeout(20):
+    try:
+        async with asyncio.timeout(30):
+            yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)]
+)
+async def test_watch_looks_again_until_a_signal(agent: Agent, number: int, code: int):
+    agent.configure()
+    async with watching(agent.config) as child:
+        assert child.stderr is not None
         for _ in range(2):
             assert b"not running" in await child.stderr.readline()
-        child.send_signal(signal.SIGINT)
-        assert await child.wait() == 0
+        child.send_signal(number)
+        out, err = await child.communicate()
+        assert (child.returncode, out) == (code, b"")
+        assert all(b"not running" in line for line in err.splitlines())
+
+
+async def test_watch_outlives_the_daemon(agent: Agent, api: ScriptedApi):
+    api.document = {}
+    await agent.start()
+    await agent.until_told("notice")
+    async with watching(agent.config) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        await child.stdout.readuntil(b"flag Web01")
+        assert await agent.end() == 0
+        assert b"not running" in await child.stderr.readline()
+        await agent.start()
+        assert agent.process is not None
+        await child.stdout.readuntil(f"process {agent.process.pid}".encode())
+
+
+async def test_watch_does_not_clear_what_it_has_just_said(agent: Agent):
+    agent.configure()
+    terminal, end = os.openpty()
+    try:
+        async with watching(agent.config, end):
+            shown = ""
+            while "almagent.sock" not in shown:
+                shown += (await asyncio.to_thread(os.read, terminal, 1000)).decode()
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert shown.startswith(f"{CLEAR}almagent is not running: ")
 
 
 async def test_reload_reads_the_settings_again_and_keeps_the_lock(agent: Agent, api: ScriptedApi):
