@@ -44,6 +44,7 @@ class Goal(Enum):
 class Outcome(Enum):
     DONE = "the goal is reached"
     STOPPED = "a signal came before"
+    UNTOLD = "nothing of ours is left, but not all of it could be told"
     FAILED = "the goal is out of reach"
     RELOAD = "all is to begin anew"
 
@@ -114,7 +115,7 @@ class Agent:
         farewell = self._goal is Goal.LEAVE and self._outcome is Outcome.DONE
         told = await parts.reporter.flush(time.monotonic() + (FAREWELL if farewell else LAST_WORDS))
         if farewell and not told and not self._signalled:
-            self._outcome = Outcome.FAILED
+            self._outcome = Outcome.UNTOLD
         if self._goal is Goal.LEAVE and self._outcome is not Outcome.DONE:
             facts = {"gone": self._gone.is_set(), "statuses_waiting": len(parts.state.outbox)}
             if self._signalled:

@@ -82,8 +82,11 @@ def _by_ourselves(args: argparse.Namespace) -> int:
     except PortError as exc:
         print(exc, file=sys.stderr)
         return 1
-    if outcome is not Outcome.DONE:
+    if outcome not in {Outcome.DONE, Outcome.UNTOLD}:
         print("not done; see the log lines above", file=sys.stderr)
         return 1
     print("stopped: this agent's containers and routes are gone")
+    if outcome is Outcome.UNTOLD:
+        print("not all statuses are acknowledged yet; the next run or stop sends them")
+        return 1
     return 0

@@ -81,6 +81,11 @@ async def test_what_could_not_be_reported_is_no_success(
     await api.stop()
     stopped = await almagent("stop", "--config", agent.config)
     assert stopped.code == 1
+    assert stopped.out.splitlines()[-2:] == [
+        "stopped: this agent's containers and routes are gone",
+        "not all statuses are acknowledged yet; the next run or stop sends them",
+    ]
+    assert "not done" not in stopped.err
     assert agent.containers() == []
     await api.start()
     assert (await almagent("stop", "--config", agent.config)).code == 0
