@@ -3,7 +3,7 @@
 The socket is for root: mode 0660, bound under the agent's lock. TCP has neither status nor commands.
 
 Of aiohttp's server only the protocol is used: four paths need no router, whose import is 1.5 MB of an idle
-agent.
+agent. A connection serves one request, and lasts a bounded time whatever its client does.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -23,8 +25,9 @@ from almagent.core.frozen import frozen
 from almagent.journal import logger
 
 # isort: split
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_request import BaseRequest
-from aiohttp.web_response import Response
+from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_server import Server
 
 from almagent.ports import Refused, Unavailable
@@ -32,7 +35,9 @@ from almagent.socketpath import SOCKET, short_name
 from almagent.status import Snapshot
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-IDLE = 15.0  # seconds that a connection is kept without a request
+MOST = 64  # connections that a listener has at a time; one more is closed at once
+PATIENCE = 15.0  # seconds that a connection lasts at most
+BODY_LIMIT = 64 << 10  # bytes; nothing here needs any
 GOODBYE = 0.3  # seconds that answers under way get at the end
 
 Routes = Mapping[tuple[str, str], Callable[[], Response]]  # (method, path) -> what is answered
@@ -55,10 +60,14 @@ class Surface:
 class Local:
     """Listens while it is entered. Raises Refused: somebody else answers on the socket."""
 
-    def __init__(self, directory: Path, surface: Surface, listen: str = "") -> None:
+    def __init__(
+        self, directory: Path, surface: Surface, listen: str = "", patience: float = PATIENCE
+    ) -> None:
+        """`patience`: seconds that a connection lasts at most."""
         self._path = directory / SOCKET
         self._surface = surface
         self._listen = listen
+        self._patience = patience
         self._servers: list[tuple[asyncio.Server, Server]] = []
         self._inode = 0
 
@@ -93,9 +102,43 @@ class Local:
         await self._serve(handler, sock)
 
     async def _serve(self, handler: Handler, sock: socket.socket) -> None:
-        server = Server(handler, access_log=None, keepalive_timeout=IDLE)
+        server = _Server(_careful(handler), self._patience)
         listener = await asyncio.get_running_loop().create_server(server, sock=sock)
         self._servers.append((listener, server))
+
+
+class _Server(Server):
+    """aiohttp's, which by itself takes any number of connections, and waits without end for a client that does
+    not read its answer, or sends the half of a body."""
+
+    def __init__(self, handler: Handler, patience: float) -> None:
+        quiet = logging.getLogger(__name__)
+        quiet.disabled = True  # aiohttp tells it, with tracebacks, what clients do wrong
+        super().__init__(
+            handler,
+            request_factory=partial(_Request, loop=asyncio.get_running_loop()),
+            access_log=None,
+            logger=quiet,
+            auto_decompress=False,
+            keepalive_timeout=0,  # seconds; `patience` is the bound
+        )
+        self._patience = patience
+        self._ends: dict[RequestHandler, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        patience = self._patience if len(self.connections) <= MOST else 0.0
+        self._ends[handler] = asyncio.get_running_loop().call_later(patience, transport.abort)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._ends.pop(handler).cancel()
+
+
+class _Request(BaseRequest):
+    async def _prepare_hook(self, response: StreamResponse) -> None:
+        """Strangers need not know which versions answer."""
+        response.headers.popall("Server", None)
 
 
 def bind(path: Path) -> socket.socket:
@@ -163,6 +206,36 @@ def _accepted(do: Callable[[], None]) -> Response:
 def _json(value: object, status: int = 200) -> Response:
     text = json.dumps(value) + "\n"
     return Response(text=text, status=status, content_type="application/json")
+
+
+def _careful(answer: Handler) -> Handler:
+    """Nothing is done before the whole request is there. A fault of ours is told, one of the client's is not."""
+
+    async def handle(request: BaseRequest) -> Response:
+        try:
+            if await _body_dropped(request):
+                response = await answer(request)
+            else:
+                response = Response(status=413, text="cannot take a body of this size\n")
+        except (RequestPayloadError, ConnectionError):
+            response = Response(status=400, text="cannot read the body\n")
+        except Exception:
+            log.exception("local.failed", path=request.path)
+            response = Response(status=500, text="cannot answer: internal error\n")
+        response.force_close()
+        return response
+
+    return handle
+
+
+async def _body_dropped(request: BaseRequest) -> bool:
+    """False: it is too large."""
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > BODY_LIMIT:
+            return False
+    return True
 
 
 def _handler(routes: Routes) -> Handler:
