@@ -184,7 +184,7 @@ class Router(Protocol):
 
 
 class Sockets(Protocol):
-    """Questions to the kernel about TCP sockets."""
+    """Questions to the kernel about TCP sockets. Each raises Unavailable: it cannot be asked just now."""
 
     async def accepts(self, address: str, ports: Sequence[int], timeout: float) -> bool:
         """Whether every port accepts a connection within `timeout` seconds."""

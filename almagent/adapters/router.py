@@ -27,11 +27,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from almagent.adapters.nft import conntrack, links, notifications, ruleset, timeouts
 from almagent.adapters.nft.command import Nft
+from almagent.adapters.sockets import stream
 from almagent.core.model import Target
 from almagent.journal import logger
 from almagent.ports import Refused, Unavailable
@@ -111,7 +111,7 @@ class NftRouter:
         host's own traffic: it cannot see foreign rules that catch only packets from outside, or only
         other addresses of this host. Raises Unavailable: connection tracking cannot be asked.
         """
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        with stream() as sock:
             try:
                 async with asyncio.timeout(_PROBE_TIMEOUT):
                     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))

@@ -9,11 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 from almagent.adapters.threads import Door
+from almagent.ports import Unavailable
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _DEADLINE = 10.0  # seconds; /proc always answers, only a starved machine takes long
 
@@ -34,29 +39,47 @@ _OPEN = frozenset(
 async def connections(pid: int, ports: Collection[int]) -> int:
     """Open TCP connections to `ports` in the network namespace of a process, 0 if it is gone.
 
-    An idle kept-alive connection counts like one whose request is being worked on.
+    An idle kept-alive connection counts like one whose request is being worked on. Raises Unavailable.
     """
-    return await Door("sockets").call(_count, pid, ports, timeout=_DEADLINE)
+    return await _ask(_count, pid, ports)
 
 
 async def listeners(ports: Collection[int]) -> dict[int, str]:
-    """Which of `ports` a process in this network namespace listens on, and its name ("" if unknown)."""
-    return await Door("sockets").call(_listening, ports, timeout=_DEADLINE)
+    """Which of `ports` a process in this network namespace listens on, and its name ("" if unknown).
+
+    Raises Unavailable.
+    """
+    return await _ask(_listening, ports)
 
 
 async def accepts(address: str, ports: Iterable[int], timeout: float) -> bool:
-    """Whether every port accepts a connection within `timeout` seconds in all."""
+    """Whether every port accepts a connection within `timeout` seconds in all. Raises Unavailable."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout):
             for port in ports:
-                with socket.socket(
-                    socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-                ) as sock:
+                with stream() as sock:
                     await loop.sock_connect(sock, (address, port))
     except OSError:  # TimeoutError is one
         return False
     return True
+
+
+def stream() -> socket.socket:
+    """For a connect. Raises Unavailable: the host gives none, which says nothing of whoever is to be asked."""
+    try:
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as exc:
+        raise Unavailable(f"cannot make a TCP socket: {exc.strerror}") from exc
+
+
+async def _ask(fn: Callable[[*Ts], T], *args: *Ts) -> T:
+    try:
+        return await Door("sockets").call(fn, *args, timeout=_DEADLINE)
+    except TimeoutError as exc:
+        raise Unavailable(f"cannot read the host's TCP sockets within {_DEADLINE:g} s") from exc
+    except OSError as exc:
+        raise Unavailable(f"cannot read the host's TCP sockets: {exc.strerror}") from exc
 
 
 def _count(pid: int, ports: Collection[int]) -> int:

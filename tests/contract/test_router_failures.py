@@ -6,15 +6,18 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from almagent.adapters.nft import links
 from almagent.adapters.nft.command import Nft
 from almagent.adapters.router import NftRouter, supported
 from almagent.core.model import Target
 from almagent.ports import Refused, Unavailable
 from tests.contract.conftest import TABLE
+from tests.peers.files import no_more_files
 from tests.peers.netns import Lan, run
 
 OLD = "10.77.0.2"
@@ -29,6 +32,34 @@ async def test_an_unknown_bridge_is_no_route_and_no_rule(net: Lan, bridge: str):
     with pytest.raises(Unavailable, match="cannot route"):
         await router.point({PORT: Target(OLD)})
     assert run("nft", "list", "ruleset") == ""
+
+
+async def test_without_files_nothing_is_known_and_nothing_ends(net: Lan, router: NftRouter):
+    """An error of the port: the reconciler tries again."""
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "read route_localnet of br0": router.routes,
+        "run nft": lambda: router.point({PORT: Target(OLD)}),
+        "reset route_localnet of br0": router.clear,
+        "make a TCP socket": lambda: router.probe(PORT, OLD),
+    }
+    with no_more_files():
+        for what, call in calls.items():
+            with pytest.raises(Unavailable, match=f"cannot {what}: Too many open files"):
+                await call()
+    assert await router.routes() == {}
+
+
+def test_without_files_the_ports_of_the_bridge_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "br0/brif").mkdir(parents=True)
+    monkeypatch.setattr(links, "_NET", tmp_path)  # /sys shows the bridges of another namespace
+    links.allow_hairpin("br0")
+    with (
+        no_more_files(),
+        pytest.raises(Unavailable, match="cannot list the ports of br0: Too many open files"),
+    ):
+        links.allow_hairpin("br0")
 
 
 @pytest.mark.parametrize("table", ["", "a b", "1x", "x;flush ruleset", "x" * 64])

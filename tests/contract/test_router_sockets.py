@@ -14,6 +14,8 @@ from contextlib import suppress
 import pytest
 
 from almagent.adapters.sockets import accepts, connections, listeners
+from almagent.ports import Unavailable
+from tests.peers.files import no_more_files
 from tests.peers.netns import Lan, Server, dial, inside, lan
 
 SERVER = "10.77.0.2"
@@ -139,6 +141,16 @@ async def test_accepts_is_true_only_when_every_port_accepts(net: Lan):
         assert await accepts("127.0.0.1", [], 2)
         assert not await accepts("127.0.0.1", [80, 82], 2)
     await server.close()
+
+
+async def test_without_files_nothing_is_known(net: Lan):
+    """Least of all that a candidate does not accept."""
+    with no_more_files():
+        for question in (connections(os.getpid(), [80]), listeners([80])):
+            with pytest.raises(Unavailable, match="TCP sockets: Too many open files"):
+                await question
+        with pytest.raises(Unavailable, match="cannot make a TCP socket: Too many open files"):
+            await accepts(SERVER, [80], 2)
 
 
 async def test_accepts_ends_at_its_deadline(net: Lan):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from structlog.testing import capture_logs
 from almagent.adapters.store import SET_ASIDE_LIMIT, FileStore, Lock, agent_id
 from almagent.ports import Refused, Store, Unavailable
 from tests.fakes.store import Disk, MemoryStore
+from tests.peers.files import no_more_files
 
 STATE: dict[str, object] = {
     "outbox": {"entries": []},
@@ -234,12 +234,8 @@ def test_a_read_only_disk_prevents_nothing_but_memory(tmp_path: Path):
 def test_no_file_descriptors_left_is_a_failed_save(path: Path):
     store = FileStore(path)
     assert store.save(STATE)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
+    with no_more_files():
         assert not store.save({})
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert store.load() == STATE
 
 

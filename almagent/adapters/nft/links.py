@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from almagent.ports import Unavailable
@@ -25,11 +26,13 @@ def exists(bridge: str) -> bool:
 
 
 def routes_loopback(bridge: str) -> bool:
-    """Whether packets from 127.0.0.0/8 may leave through the bridge; False if there is no bridge."""
-    try:
+    """Whether packets from 127.0.0.0/8 may leave through the bridge; False if there is no bridge.
+
+    Raises Unavailable.
+    """
+    with _translated(f"read route_localnet of {bridge}"), suppress(FileNotFoundError):
         return _setting(bridge).read_text().strip() == "1"
-    except FileNotFoundError:
-        return False
+    return False
 
 
 def route_loopback(bridge: str) -> None:
@@ -38,7 +41,8 @@ def route_loopback(bridge: str) -> None:
     Raises Unavailable.
     """
     if not routes_loopback(bridge):
-        _set(bridge, "1")
+        with _translated(f"set route_localnet of {bridge}"):
+            _setting(bridge).write_text("1")
 
 
 def restore_loopback(bridge: str) -> None:
@@ -47,26 +51,31 @@ def restore_loopback(bridge: str) -> None:
     Raises Unavailable.
     """
     if exists(bridge):
-        _set(bridge, _setting("default").read_text())
+        with _translated(f"reset route_localnet of {bridge}"):
+            _setting(bridge).write_text(_setting("default").read_text())
 
 
 def allow_hairpin(bridge: str) -> None:
     """A container may then call its own service by the host's address, also where bridged packets
     pass the host's rules (bridge-nf-call-iptables).
 
-    Only for the containers that run now: a new start is a new bridge port.
+    Only for the containers that run now: a new start is a new bridge port. Raises Unavailable.
     """
-    for mode in (_NET / bridge / "brif").glob("*/hairpin_mode"):
+    with _translated(f"list the ports of {bridge}"):
+        modes = list((_NET / bridge / "brif").glob("*/hairpin_mode"))
+    for mode in modes:
         with suppress(OSError):  # the container has just ended
             mode.write_text("1")
 
 
-def _set(bridge: str, value: str) -> None:
-    try:
-        _setting(bridge).write_text(value)
-    except OSError as exc:
-        raise Unavailable(f"cannot set route_localnet of {bridge}: {exc.strerror}") from exc
-
-
 def _setting(interface: str) -> Path:
     return _CONF / interface / "route_localnet"
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """The system's errors in our words; `what` completes "cannot ...". Raises Unavailable."""
+    try:
+        yield
+    except OSError as exc:
+        raise Unavailable(f"cannot {what}: {exc.strerror}") from exc
