@@ -29,6 +29,12 @@ def test_systemd_finds_no_fault_with_the_unit(machine: Machine, unit: str):
     assert (verdict.returncode, verdict.stdout, verdict.stderr) == (0, "", "")
 
 
+def test_open_files_have_a_limit_that_an_agent_does_not_meet(machine: Machine, unit: str):
+    machine.run("systemctl", "daemon-reload")
+    for limit in ("LimitNOFILE", "LimitNOFILESoft"):
+        assert machine.property(limit) == "8192"
+
+
 def test_user_data_is_valid(machine: Machine):
     machine.copy_in(REPOSITORY / "packaging/cloud-init/user-data.yaml", "/srv/user-data.yaml")
     verdict = machine.run("cloud-init", "schema", "--config-file", "/srv/user-data.yaml")
