@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -59,6 +60,26 @@ async def test_a_fault_is_the_verdict_and_the_next_pull_goes_well(
         assert (await engine.pull(reference, None)).id == wanted
 
 
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (Fault.NONE, "ok"),
+        (Fault.MANIFEST_MISSING, "refused"),
+        (Fault.LOGIN, "refused"),
+        (Fault.RATE_LIMIT, "failed"),
+    ],
+)
+async def test_a_pull_is_counted_once_as_it_ended(around: Docker, fault: Fault, outcome: str):
+    around.registry.publish("app:1")
+    around.registry.fault = fault
+    calls: list[tuple[str, str]] = []
+    engine = around.make(on_call=lambda name, outcome, _seconds: calls.append((name, outcome)))
+    with suppress(PortError):
+        await engine.pull(around.registry.reference("app:1"), None)
+    assert [called for called in calls if called[0] == "pull"] == [("pull", outcome)]
+    assert {called for called in calls if called[0] != "pull"} == {("look", "ok")}
+
+
 async def test_a_slow_pull_may_take_longer_than_the_idle_limit(around: Docker):
     engine, registry = around.make(pull_idle=0.7), around.registry
     registry.fault = Fault.SLOW
@@ -91,7 +112,9 @@ async def test_cancelling_ends_the_pull_in_the_engine(around: Docker):
     registry.publish("app:1", payload=LARGE)
     registry.fault = Fault.STALL
     reference = registry.reference("app:1")
-    pull = asyncio.create_task(around.make().pull(reference, None))
+    calls: list[str] = []
+    engine = around.make(on_call=lambda name, _outcome, _seconds: calls.append(name))
+    pull = asyncio.create_task(engine.pull(reference, None))
     async with asyncio.timeout(10):
         while not any("/blobs/" in path for _, path, _ in registry.requests):
             await asyncio.sleep(0.02)
@@ -100,6 +123,7 @@ async def test_cancelling_ends_the_pull_in_the_engine(around: Docker):
     await asyncio.wait([pull])
     assert time.monotonic() - began < 0.5
     assert pull.cancelled()
+    assert "pull" not in calls
     registry.fault = Fault.NONE
     with pytest.raises(docker.errors.ImageNotFound):
         around.api.inspect_image(reference)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from almagent.adapters.calls import SILENT, OnCall, uncounted
@@ -31,8 +31,8 @@ class EngineDoor:
     """Runs functions that take a client, off the event loop."""
 
     def __init__(self, host: str, deadline: float = SHORT, on_call: OnCall = uncounted) -> None:
-        """`deadline`: seconds for a call that asks for no other. `on_call` hears of each: the first word
-        of what it was to do, and ok, refused, failed or silent."""
+        """`deadline`: seconds for a call that asks for no other. `on_call` hears of each: its name, and ok,
+        refused, failed or silent."""
         self.host = host
         self._on_call = on_call
         self._deadline = deadline
@@ -46,29 +46,39 @@ class EngineDoor:
         what: str,
         fn: Callable[[Any], T],
         *,
+        name: str = "",
         timeout: float | None = None,
     ) -> T:
-        """What `fn(client)` returns. `what` completes "cannot ..." in the errors: Refused, Unavailable."""
+        """What `fn(client)` returns. `what` completes "cannot ..." in the errors: Refused, Unavailable.
+
+        `name`: by which it is counted, the first word of `what` unless told.
+        """
         timeout = timeout or self._deadline
-        begun, outcome = time.monotonic(), "ok"
+        with self.counted(name or what.partition(" ")[0]):
+            try:
+                return await self._door.call(self._run, what, fn, timeout, timeout=timeout)
+            except TimeoutError as exc:
+                self._forget()
+                text = f"cannot {what}: the Docker engine does not answer within {timeout:g} s"
+                raise _Silent(text) from exc
+
+    @contextmanager
+    def counted(self, name: str) -> Iterator[None]:
+        """Tell how it ended what is done in here, unless it is cancelled: that says nothing of the engine."""
+        begun = time.monotonic()
         try:
-            return await self._door.call(self._run, what, fn, timeout, timeout=timeout)
+            yield
         except PortError as exc:
-            outcome = "refused" if isinstance(exc, Refused) else "failed"
+            self._on_call(name, _outcome(exc), time.monotonic() - begun)
             raise
-        except TimeoutError as exc:
-            outcome = SILENT
-            self._forget()
-            text = f"cannot {what}: the Docker engine does not answer within {timeout:g} s"
-            raise Unavailable(text) from exc
-        finally:
-            self._on_call(what.partition(" ")[0], outcome, time.monotonic() - begun)
+        self._on_call(name, "ok", time.monotonic() - begun)
 
     async def stream(
         self, what: str, begin: Callable[[Any], Iterable[T]], *, idle: float
     ) -> AsyncGenerator[T, None]:
         """The items of a long answer, as they come. Leaving it ends the request in the engine, too.
 
+        Not counted: whoever reads it knows how it ended.
         Raises Refused, and Unavailable also after `idle` seconds without any byte.
         """
         reader = _Reader(self, what, begin, idle)
@@ -138,6 +148,16 @@ class EngineDoor:
             spare, self._spare, self._version = self._spare, [], None
         for client in spare:
             client.close()
+
+
+class _Silent(Unavailable):
+    """No answer came by the deadline."""
+
+
+def _outcome(exc: PortError) -> str:
+    if isinstance(exc, _Silent):
+        return SILENT
+    return "refused" if isinstance(exc, Refused) else "failed"
 
 
 class _Reader(Generic[T]):

@@ -22,6 +22,7 @@ from almagent.journal import logger
 from almagent.ports import Image, Progress, Refused, Unavailable
 
 CONFLICT = 409  # another name or a container needs it
+LOOK = "look"  # what the calls around a pull are counted as: they go well whatever becomes of it
 
 log = logger()
 
@@ -69,17 +70,20 @@ class Images:
         wanted = await self._wanted(image, login)
         what = f"pull {wanted.reference}"
         if wanted.by_digest:  # a digest names its content: there is nothing newer to ask for
-            present = await self._door.call(what, lambda c: _find(c, wanted.name))
+            present = await self._door.call(what, lambda c: _find(c, wanted.name), name=LOOK)
             if present is not None:
                 return present
-        engine = await self._door.call(what, lambda c: manifest.describe(c.info()))
+        engine = await self._door.call(what, lambda c: manifest.describe(c.info()), name=LOOK)
         await self._admit(engine, wanted)
-        await self._door.call(what, lambda c: _begin(c, self._album, wanted))
+        await self._door.call(what, lambda c: _begin(c, self._album, wanted), name=LOOK)
         try:
-            digest = await self._transfer(wanted, progress)
+            with self._door.counted("pull"):
+                digest = await self._transfer(wanted, progress)
         except RateLimited as exc:
             raise await self._how_long(engine, wanted, exc) from exc
-        return await self._door.call(what, lambda c: _end(c, self._album, wanted, digest))
+        return await self._door.call(
+            what, lambda c: _end(c, self._album, wanted, digest), name=LOOK
+        )
 
     async def collect(self, keep: Collection[str]) -> None:
         """See the port; the latest few of the others stay, too. Raises Unavailable."""
@@ -117,7 +121,7 @@ class Images:
         free = await measure()
         if free is None or free >= self._min_free + space.ROOMY:
             return
-        layers = await self._door.call(f"pull {wanted.reference}", _local_layers)
+        layers = await self._door.call(f"pull {wanted.reference}", _local_layers, name=LOOK)
         size = await manifest.size(engine, wanted.repository, wanted.version, wanted.login, layers)
         await space.admit(wanted.reference, self._min_free + size, measure, make_room)
 
