@@ -7,7 +7,7 @@ read from the status when somebody asks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -42,7 +42,10 @@ class Metrics:
             "almagent_polls", "Polls for the document, by result.", ["result"], registry=registry
         )
         self._failures = Counter(
-            "almagent_failures", "What failed, by kind.", ["kind"], registry=registry
+            "almagent_failures",
+            "What failed, by kind (poll, report, metadata, docker, release).",
+            ["kind"],
+            registry=registry,
         )
         self._requests = Counter(
             "almagent_requests",
@@ -86,17 +89,29 @@ class Metrics:
             "almagent_interruption", "1 when this instance is going away.", registry=registry
         )
 
+        for counter, values in (
+            (self._polls, ("changed", "unchanged", "unavailable", "refused")),
+            (self._failures, ("poll", "report", "metadata", "docker", "release")),
+            (self._releases, ("active", "failed", "switched_back")),
+        ):
+            for value in values:
+                counter.labels(value)  # from the start: increase() misses what begins with 1
+
     # --- told as it happens ---
 
     def calls_to(self, neighbour: str) -> OnCall:
-        """The hook for one neighbour's adapter."""
+        """The hook for one neighbour's adapter.
+
+        What fails of the API is counted as a poll or report. "404" of metadata means: no such notice.
+        """
+        fine = {"ok", "304", "404"} if neighbour == "metadata" else {"ok", "304"}
 
         def count(request: str, outcome: str, seconds: float) -> None:
             self._requests.labels(neighbour, request, outcome).inc()
             self._request_seconds.labels(neighbour).observe(seconds)
-            if outcome.startswith("2") or outcome in {"ok", "304", "404"}:
+            if outcome.startswith("2") or outcome in fine:
                 self._success.labels(neighbour).set_to_current_time()
-            else:
+            elif neighbour != "api":
                 self._failures.labels(neighbour).inc()
 
         return count
@@ -122,7 +137,7 @@ class Metrics:
             self._releases.labels(outcome).inc()
         if outcome == "failed":
             self._failures.labels("release").inc()
-        for phase, seconds in self._stopwatch.passed(action):
+        for phase, seconds in self._stopwatch.passed(action, ok=ok):
             self._release_seconds.labels(phase).observe(seconds)
 
     # --- read when somebody asks ---
@@ -162,25 +177,32 @@ class _Stopwatch:
         self._clock = clock
         self._since: dict[tuple[str, str], float] = {}  # phase and revision or container -> begin
 
-    def passed(self, action: do.Action) -> list[tuple[str, float]]:
+    def passed(self, action: do.Action, *, ok: bool) -> Iterator[tuple[str, float]]:
+        """The phases that end with this action, each with its seconds. `ok`: the release lives on."""
         match action:
             case do.Prepare(spec=spec):
                 self._since.clear()  # the latest document counts; so nothing is kept for ever
                 self._begin("prepare", spec.revision)
+            case do.Reject(revision=revision):
+                yield from self._end("prepare", revision)
             case do.Create(spec=spec):
-                self._begin("ready", spec.revision)
-                return self._end("prepare", spec.revision)
+                yield from self._end("prepare", spec.revision)
+                if ok:
+                    self._begin("ready", spec.revision)
+            case do.Start(container=c, active=False) if not ok:
+                yield from self._end("ready", c.revision)
+            case do.Discard(container=c):
+                yield from self._end("ready", c.revision)
             case do.Switch(container=c):
+                yield from self._end("ready", c.revision)
                 self._begin("drain", "")
-                return self._end("ready", c.revision)
             case do.Terminate(container=c):
+                yield from self._end("drain", "")
                 self._begin("stop", c.id)
-                return self._end("drain", "")
             case do.Remove(container=c):
-                return self._end("stop", c.id)
+                yield from self._end("stop", c.id)
             case _:
                 pass
-        return []
 
     def _begin(self, phase: str, what: str) -> None:
         self._since[phase, what] = self._clock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -85,9 +87,54 @@ def test_requests_to_neighbours_are_counted_by_name_and_outcome():
     assert found["almagent_requests_total{neighbour=api,outcome=200,request=config}"] == 1
     assert found["almagent_requests_total{neighbour=api,outcome=503,request=config}"] == 1
     assert found["almagent_request_duration_seconds_count{neighbour=api}"] == 2
-    assert found["almagent_failures_total{kind=api}"] == 1
-    assert "almagent_failures_total{kind=metadata}" not in found  # 404 is the answer "no notice"
+    assert found["almagent_failures_total{kind=metadata}"] == 0  # 404 is the answer "no notice"
+    assert found["almagent_last_success_timestamp_seconds{what=metadata}"] > 1e9
     assert found["almagent_last_success_timestamp_seconds{what=docker}"] > 1e9
+
+
+@pytest.mark.parametrize("outcome", ["404", "503", "failed"])
+def test_an_answer_that_there_is_no_such_thing_is_no_success_of_the_api(outcome: str):
+    metrics = Metrics()
+    metrics.calls_to("api")("config", outcome, 0.02)
+    assert "almagent_last_success_timestamp_seconds{what=api}" not in samples(metrics)
+
+
+@pytest.mark.parametrize("outcome", ["refused", "failed", "silent"])
+def test_a_call_to_docker_that_fails_is_a_failure(outcome: str):
+    metrics = Metrics()
+    metrics.calls_to("docker")("pull", outcome, 0.02)
+    assert samples(metrics)["almagent_failures_total{kind=docker}"] == 1
+
+
+def test_a_call_to_the_api_fails_once():
+    """As what it was for: the request alone, a login say, has a counter of its own."""
+    metrics = Metrics()
+    metrics.calls_to("api")("config", "503", 0.02)
+    metrics.polled("unavailable")
+    failures = {
+        name: value
+        for name, value in samples(metrics).items()
+        if name.startswith("almagent_failures") and value
+    }
+    assert failures == {"almagent_failures_total{kind=poll}": 1}
+
+
+def test_what_may_be_counted_is_there_from_the_start():
+    """Prometheus' increase() takes the first value that it sees for no increase."""
+    found = samples(Metrics())
+    assert {
+        name for name in found if re.match(r"almagent_(polls|failures|releases)_total", name)
+    } == {
+        *(
+            f"almagent_polls_total{{result={r}}}"
+            for r in ("changed", "unchanged", "unavailable", "refused")
+        ),
+        *(
+            f"almagent_failures_total{{kind={k}}}"
+            for k in ("poll", "report", "metadata", "docker", "release")
+        ),
+        *(f"almagent_releases_total{{outcome={o}}}" for o in ("active", "failed", "switched_back")),
+    }
 
 
 def test_polls_and_reports_are_counted_by_result():
@@ -124,6 +171,33 @@ def test_the_phases_of_a_release_are_timed():
     }
     assert timed == {"prepare": 2.0, "ready": 5.0, "drain": 3.0, "stop": 1.0}
     assert found["almagent_releases_total{outcome=active}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "ok", "ready"),
+    [
+        pytest.param(do.Discard(container("new"), "late"), True, 5.0, id="not ready"),
+        pytest.param(do.Start(container("new"), active=False), False, 5.0, id="not started"),
+        pytest.param(do.Create(SPEC, RELEASE, publish=False), False, None, id="not created"),
+        pytest.param(do.Reject(SPEC.revision, "no image"), True, None, id="not prepared"),
+    ],
+)
+def test_the_phases_of_a_release_that_fails_are_timed_once(
+    end: do.Action, ok: bool, ready: float | None
+):
+    now = 0.0
+    metrics = Metrics(lambda: now)
+    metrics.acted(do.Prepare(SPEC), True)
+    now += 2.0
+    if ready is not None:
+        metrics.acted(do.Create(SPEC, RELEASE, publish=False), True)
+        now += ready
+    metrics.acted(end, ok)
+    now += 9.0
+    metrics.acted(do.Switch(container("new"), routed=True, drain_until=99.0), True)
+    found = samples(metrics)
+    assert found["almagent_release_duration_seconds_sum{phase=prepare}"] == 2.0
+    assert found.get("almagent_release_duration_seconds_sum{phase=ready}") == ready
 
 
 @pytest.mark.parametrize(

@@ -90,12 +90,12 @@ async def test_the_life_of_a_release_as_status_tells_it(
         async with session.get("/../etc/passwd") as answer:
             assert answer.status == 404
     samples = {
-        sample.name: sample.value
+        (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(metrics)
         for sample in family.samples
     }
-    assert samples["almagent_up"] == 1
-    assert samples["almagent_releases_total"] == 1
+    assert samples["almagent_up",] == 1
+    assert samples["almagent_releases_total", "active"] == 1
     for secret in (SECRET, CANARY, PASSWORD, "token-1"):
         assert secret not in raw + text.out + metrics
 
