@@ -18,7 +18,7 @@ from almagent.doctor.finding import Finding, Level, fail, ok, warn
 from almagent.doctor.patient import Patient
 from almagent.errors import SettingsError
 from almagent.settings import Settings
-from almagent.settings_layers import DEFAULT_FILES
+from almagent.settings_file import DEFAULT_FILES
 from almagent.settings_load import Loaded, mode_warnings
 
 DEADLINE = 8.0  # seconds for each check; all run at the same time
