@@ -7,6 +7,7 @@ from pathlib import Path
 
 PROGRAM = "alm-agent"  # in its cron lines
 SETTINGS = "/opt/mobingi/etc/alm-agent.cfg"
+SHUTDOWN = "/etc/init.d/stop-alm-agent.sh"  # on AWS; it stops every container of the host
 CONTAINERS = frozenset({"/active", "/standby"})
 CRONTABS = (
     "var/spool/cron/crontabs/root",

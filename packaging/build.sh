@@ -75,6 +75,7 @@ prune() { # what only builds, tests and type checkers read, and what differs fro
     find "$tree" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.a' \) -delete
     find "$tree" -type f -path '*.dist-info/*' \
         \( -name RECORD -o -name direct_url.json -o -name INSTALLER -o -name REQUESTED \) -delete
+    find "$tree" -type f -name '_testcapi.*' -delete
     find "$tree" -type f -name '*.so*' -exec strip --strip-unneeded {} +
 }
 
@@ -95,7 +96,7 @@ add_host_files() {
     install -D -m 644 LICENSE "$root/usr/share/licenses/almagent/LICENSE"
     install -D -m 644 packaging/cloud-init/user-data.yaml \
         "$root/usr/share/doc/almagent/examples/user-data.yaml"
-    install -D -m 644 docs/migration.md "$root/usr/share/doc/almagent/migration.md"
+    install -D -m 644 -t "$root/usr/share/doc/almagent" README.md CHANGELOG.md docs/migration.md
     chmod -R u=rwX,go=rX "$root" # whatever the umask of the checkout was
     chmod 755 "$root/usr/bin/almagent"
     find "$root" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +

@@ -51,19 +51,21 @@ async def second_agent(patient: Patient) -> Finding:
 async def original(patient: Patient) -> Finding:
     """Two agents on one host take each other's ports away."""
     cron = old.crontabs(patient.root)
+    script = patient.path(old.SHUTDOWN).exists()
     containers = await _containers(patient)
     rules = await _stale_rules(patient)
     running = [name for name, runs in containers.items() if runs]
     found = [
         *(f"cron lines in {file}" for file in cron),
+        *([f"a script that ends all containers at shutdown, {old.SHUTDOWN}"] if script else []),
         *(f"container {name}{' runs' if runs else ''}" for name, runs in containers.items()),
         *(f"iptables rule for port {DNAT.search(rule)[1]}" for rule in rules),  # type: ignore[index]
     ]
     if not found:
         used = patient.path(old.SETTINGS)
         return ok("not at work here" + (f"; its settings are in {used}" if used.exists() else ""))
-    text, fix = ", ".join(found), _removal(cron, containers, rules)
-    return fail(text, fix) if cron or running else warn(text, fix)
+    text, fix = ", ".join(found), _removal(cron, script, containers, rules)
+    return fail(text, fix) if cron or script or running else warn(text, fix)
 
 
 # --- a second agent ---
@@ -172,9 +174,11 @@ async def _docker_chain() -> list[str]:
     return [line for line in out.decode(errors="replace").splitlines() if DNAT.search(line)]
 
 
-def _removal(cron: list[Path], containers: dict[str, bool], rules: list[str]) -> str:
+def _removal(cron: list[Path], script: bool, containers: dict[str, bool], rules: list[str]) -> str:
     """In the order in which traffic goes on; docs/migration.md has it at length."""
     steps = [f"sed -i /{old.PROGRAM}/d {file}" for file in cron]
+    if script:
+        steps.append(f"rm {old.SHUTDOWN}")
     if any(containers.values()):
         steps.append("start almagent, wait until almagent status says uptodate")
     if containers:

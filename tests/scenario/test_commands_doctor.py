@@ -25,6 +25,7 @@ from almagent.commands.doctor import describe
 from almagent.doctor import Result, examine
 from almagent.doctor.engine import LEAST
 from almagent.doctor.finding import Finding, fail
+from almagent.original import SHUTDOWN
 from almagent.settings_load import load
 from tests.peers.agent import SECRET, Agent
 from tests.peers.api import CONFIG, TOKEN, Behaviour, ScriptedApi, reply
@@ -468,6 +469,11 @@ async def test_the_original_agent(
     assert str(crontab) in found["old-agent"].fix
     crontab.write_text("# alm-agent was here\n")
     assert await failed(agent, root) == {}
+    script = root / SHUTDOWN.lstrip("/")
+    script.parent.mkdir(parents=True)
+    script.write_text("docker stop $(docker ps -q)\n")
+    assert (await failed(agent, root))["old-agent"].fix == f"rm {SHUTDOWN}"
+    script.unlink()
 
     image = images.make('CMD ["sleep", "60"]')
     left = docker_api.create_container(image, name="standby")["Id"]

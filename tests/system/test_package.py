@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.system import peers
@@ -58,11 +60,20 @@ def test_removed_and_installed_again_it_goes_on(site: Site):
     assert (site.containers(), site.page()) == (containers, "site 1")
 
 
-def test_purged_it_leaves_nothing_but_the_container(site: Site):
+def test_purged_it_leaves_nothing_but_the_container_and_what_that_has_mounted(site: Site):
     machine, containers = site.machine, site.containers()
-    machine.run("apt-get", "purge", "--yes", "--quiet", "almagent")
+    mounts = "{{range .Mounts}}{{println .Source}}{{end}}"
+    mounted = machine.run("docker", "inspect", "--format", mounts, *containers).split()
+    ours = sorted({path for path in mounted if path.startswith("/var/lib/almagent/")})
+    assert len(ours) == 2  # code and logs
+    purged = machine.attempt("apt-get", "purge", "--yes", "--quiet", "almagent")
+    assert purged.returncode == 0
+    assert f"docker rm -f {containers[0][:12]} && rm -r /var/lib/almagent" in purged.stderr
+    assert [path for path in ours if machine.attempt("ls", path).returncode] == []
+    kept = {parent for path in ours for parent in (path, *map(str, Path(path).parents))}
+    assert [path for path in peers.left(machine) if path not in kept] == []
+    machine.run("docker", "restart", "--time", "1", *containers)
     assert site.containers() == containers
-    assert peers.left(machine) == []
 
 
 def test_after_stop_a_purge_leaves_nothing_at_all(site: Site):

@@ -151,3 +151,17 @@ def test_stopped_it_leaves_at_once_and_its_container_serves_on(site: Site, docke
     assert machine.property("Result") == "success"
     assert (site.containers(), site.page()) == (containers, "site 1")
     machine.run("systemctl", "start", "almagent")
+
+
+def test_settings_that_will_not_do_are_tried_again_without_haste(site: Site):
+    machine, containers = site.machine, site.containers()
+    good = machine.run("cat", "/etc/almagent/agent.toml")
+    machine.write("/etc/almagent/agent.toml", "nonsense", 0o600)
+    before = restarts(machine)
+    assert machine.attempt("systemctl", "restart", "almagent").returncode != 0
+    time.sleep(5)
+    assert restarts(machine) - before <= 1
+    assert "not TOML" in machine.shell("journalctl --unit=almagent --lines=20 --output=cat")
+    machine.write("/etc/almagent/agent.toml", good, 0o600)
+    machine.until(lambda: machine.property("ActiveState") == "active", "active by itself", 25)
+    assert (site.containers(), site.page()) == (containers, "site 1")
