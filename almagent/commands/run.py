@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_settings(args)
     while True:
         logs.configure(loaded.settings.log.level, loaded.settings.log.format, redactor)
-        role = {"stack": loaded.settings.stack_id, "flag": loaded.settings.flag}
+        role = {"stack_id": loaded.settings.stack_id, "flag": loaded.settings.flag}
         log.info("agent.starting", version=__version__, settings=str(loaded.file), **role)
         for warning in loaded.warnings:
             log.warning("settings.warning", text=warning)

@@ -68,7 +68,7 @@ def test_purged_it_leaves_nothing_but_the_container_and_what_that_has_mounted(si
     assert len(ours) == 2  # code and logs
     purged = machine.attempt("apt-get", "purge", "--yes", "--quiet", "almagent")
     assert purged.returncode == 0
-    assert f"docker rm -f {containers[0][:12]} && rm -r /var/lib/almagent" in purged.stderr
+    assert f"docker rm -f {containers[0][:12]} && rm -r /var/lib/almagent" in purged.stdout
     assert [path for path in ours if machine.attempt("ls", path).returncode] == []
     kept = {parent for path in ours for parent in (path, *map(str, Path(path).parents))}
     assert [path for path in peers.left(machine) if path not in kept] == []
