@@ -39,7 +39,8 @@ async def keep_informed(
             told = text
         late = frozenset(health.late())
         if late and late != late_before:
-            log.error("loops.late", loops=sorted(late))
+            then = "the service manager restarts the agent" if manager.watchdog_interval else ""
+            log.error("loops.late", loops=sorted(late), then=then or "they are waited for")
         if not late:
             manager.watchdog()
         late_before = late
