@@ -107,11 +107,11 @@ class Patient:
         door = EngineDoor(self.settings.docker.host, CALL)
 
         def ask(client: Any) -> Engine:
-            version, info = client.version(), client.info()
+            info = client.info()
             containers = client.containers(all=True)
             return Engine(
-                version=version["Version"],
-                api=version["ApiVersion"],
+                version=info["ServerVersion"],
+                api=client.api_version,
                 root=Path(info["DockerRootDir"]),
                 containers=tuple(containers),
             )
