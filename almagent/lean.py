@@ -32,13 +32,17 @@ def start_lean() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], TOLD | os.environ)  # noqa: S606  no shell
 
 
-def be_brief(redactor: Redactor) -> None:
-    """For a command that looks and ends; of what is logged on the way it shows errors only.
+def be_brief() -> Redactor:
+    """For a command that looks and ends; of what is logged on the way it shows errors only, without secrets
+    that the redactor knows.
 
     What it loads is no garbage, and looking for some takes a quarter of its time, much of that at the very end.
     """
     import logging  # noqa: PLC0415  only these commands need it
 
+    from almagent.redaction import Redactor  # noqa: PLC0415  likewise
+
+    redactor = Redactor()
     os.environ.update(LIBRARIES | os.environ)
     gc.disable()
     atexit.register(gc.freeze)
@@ -50,3 +54,4 @@ def be_brief(redactor: Redactor) -> None:
         logs.configure("error", "console", redactor)
 
     before_the_first_event(show_errors)
+    return redactor

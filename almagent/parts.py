@@ -25,7 +25,7 @@ from almagent.reconciler import Reconciler
 from almagent.redaction import Redactor
 from almagent.reporter import Reporter
 from almagent.settings import Settings
-from almagent.state import Place, Role, State, boot_id
+from almagent.state import Place, State
 from almagent.status import LastWords, Overview, Who
 from almagent.watchers import DocumentWatcher, InterruptionWatcher, look_for_cloud
 from almagent.wiring import (
@@ -34,6 +34,7 @@ from almagent.wiring import (
     make_api,
     make_engine,
     make_source,
+    make_state,
     policy,
 )
 
@@ -53,12 +54,7 @@ async def assemble(s: Settings, redactor: Redactor, progress: Progress) -> Parts
 
     engine = make_engine(s, docker_called)
     strategy, router = await choose_strategy(s, engine)
-    state = State(
-        FileStore(s.state_dir / "state.json"),
-        boot_id(),
-        Role(s.stack_id, s.flag),
-        drain_on_rebalance=s.cloud.on_rebalance == "drain",
-    )
+    state = make_state(s, FileStore(s.state_dir / "state.json"))
     cloud, instance_id = await detect_cloud(s, state.place, metrics.calls_to("metadata"))
     if cloud is not None:
         state.place = Place(cloud.name, instance_id)

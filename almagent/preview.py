@@ -24,8 +24,8 @@ from almagent.preparer import Preparer
 from almagent.reconciler import Reconciler
 from almagent.redaction import Redactor
 from almagent.settings import Settings
-from almagent.state import Role, State, boot_id
-from almagent.wiring import choose_strategy, make_api, make_engine, policy
+from almagent.state import State
+from almagent.wiring import choose_strategy, make_api, make_engine, make_state, policy
 
 
 async def ask_document(settings: Settings) -> bytes:
@@ -39,13 +39,7 @@ async def ask_document(settings: Settings) -> bytes:
 
 async def preview(settings: Settings, document: bytes, redactor: Redactor) -> Explanation:
     """Raises DocumentError, PortError."""
-    role = Role(settings.stack_id, settings.flag)
-    state = State(
-        _Frozen(peek(settings.state_dir / "state.json")),
-        boot_id(),
-        role,
-        drain_on_rebalance=settings.cloud.on_rebalance == "drain",
-    )
+    state = make_state(settings, _Frozen(peek(settings.state_dir / "state.json")))
     spec = parse(document, state.specs.values())
     for known in (*state.specs.values(), *([spec] if spec else [])):
         redactor.learn(*secrets_of(known))

@@ -39,8 +39,9 @@ async def keep_informed(
             told = text
         late = frozenset(health.late())
         if late and late != late_before:
-            then = "the service manager restarts the agent" if manager.watchdog_interval else ""
-            log.error("loops.late", loops=sorted(late), then=then or "they are waited for")
+            watched = manager.watchdog_interval is not None
+            then = "the service manager restarts the agent" if watched else "they are waited for"
+            log.error("loops.late", loops=sorted(late), then=then)
         if not late:
             manager.watchdog()
         late_before = late

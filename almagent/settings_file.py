@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def read_text(path: Path) -> str:
     if len(text) > LIMIT:
         raise CannotRead(f"longer than {LIMIT} characters")
     return text
+
+
+def named(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file that the command line, else the environment names; None: neither does."""
+    return config or (Path(environ["ALMAGENT_CONFIG"]) if environ.get("ALMAGENT_CONFIG") else None)
 
 
 def read_file(config: Path | None) -> tuple[Path | None, str]:

@@ -20,9 +20,8 @@ from almagent import places
 from almagent.core.model import Secret
 from almagent.errors import SettingsError
 from almagent.settings import Settings, absolute_or_none, field_of, group_of
-from almagent.settings_file import DEFAULT_FILES, CannotRead, read_file, read_text
+from almagent.settings_file import DEFAULT_FILES, CannotRead, named, read_file, read_text
 from almagent.settings_layers import (
-    PREFIX,
     Given,
     Key,
     Layer,
@@ -48,9 +47,7 @@ def load(
     overrides: Mapping[str, str] | None = None,
 ) -> Loaded:
     """`overrides` are the command line's: "api.url" -> text. Raises SettingsError."""
-    if config is None and environ.get(f"{PREFIX}CONFIG"):
-        config = Path(environ[f"{PREFIX}CONFIG"])
-    file, text = read_file(config)
+    file, text = read_file(named(config, environ))
     layer, warnings, problems = file_layer(file, text) if file else ({}, [], [])
     layer |= environment(environ, layer)
     layer |= command_line(overrides or {})

@@ -15,9 +15,9 @@ from almagent.adapters.router import NftRouter
 from almagent.adapters.store import peek
 from almagent.core.cast import Policy, Strategy
 from almagent.journal import logger
-from almagent.ports import PortError, Refused
+from almagent.ports import PortError, Refused, Store
 from almagent.settings import Settings
-from almagent.state import Place, Role, role_in
+from almagent.state import Place, Role, State, boot_id, role_in
 
 if TYPE_CHECKING:
     from almagent.adapters.api import AlmApi
@@ -40,6 +40,11 @@ def make_engine(s: Settings, on_call: OnCall = uncounted) -> DockerEngine:
         keep_images=s.docker.keep_images,
         on_call=on_call,
     )
+
+
+def make_state(s: Settings, store: Store) -> State:
+    role = Role(s.stack_id, s.flag)
+    return State(store, boot_id(), role, drain_on_rebalance=s.cloud.on_rebalance == "drain")
 
 
 def make_source(s: Settings) -> GitSourceAdapter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from almagent.commands import text
@@ -23,16 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from almagent.redaction import Redactor  # noqa: PLC0415  the command line starts fast; only this command needs it
+    be_brief()
 
-    be_brief(Redactor())
-
-    import asyncio  # noqa: PLC0415  likewise
+    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
 
     from almagent.doctor import examine, healthy  # noqa: PLC0415  loads all adapters
+    from almagent.settings_file import named  # noqa: PLC0415  likewise
 
-    named = args.config or os.environ.get("ALMAGENT_CONFIG")
-    results = asyncio.run(examine(lambda: load_settings(args), Path(named) if named else None))
+    config = named(args.config, os.environ)
+    results = asyncio.run(examine(lambda: load_settings(args), config))
     print(_json(results) if args.json else describe(results))
     return 0 if healthy(results) else 1
 

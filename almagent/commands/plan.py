@@ -30,12 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from almagent.redaction import Redactor  # noqa: PLC0415  the command line starts fast; only this command needs it
+    redactor = be_brief()
 
-    redactor = Redactor()
-    be_brief(redactor)
-
-    import asyncio  # noqa: PLC0415  likewise
+    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
 
     from almagent.core.document import DocumentError  # noqa: PLC0415  likewise
     from almagent.ports import PortError  # noqa: PLC0415  likewise

@@ -50,18 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from almagent.redaction import Redactor  # noqa: PLC0415  the command line starts fast; only this command needs it
+    redactor = be_brief()
 
-    redactor = Redactor()
-    be_brief(redactor)
-
-    import asyncio  # noqa: PLC0415  likewise
+    import asyncio  # noqa: PLC0415  the command line starts fast; only this command needs it
 
     from almagent.ports import PortError  # noqa: PLC0415  likewise
     from almagent.registration import register  # noqa: PLC0415  loads the adapters
+    from almagent.settings_file import named  # noqa: PLC0415  likewise
     from almagent.settings_text import render  # noqa: PLC0415  likewise
 
-    file = Path(args.config or os.environ.get("ALMAGENT_CONFIG") or SETTINGS_FILE)
+    file = named(args.config, os.environ) or Path(SETTINGS_FILE)
     text = render(_gather(args))
     loaded = _check(text, file)
     _demand_same_or_force(file, text, force=args.force)

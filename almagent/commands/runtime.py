@@ -8,7 +8,7 @@ from pathlib import Path
 
 from almagent.errors import SettingsError
 from almagent.places import RUNTIME_DIR
-from almagent.settings_file import parse, read_file
+from almagent.settings_file import named, parse, read_file
 
 
 def runtime_directory(args: argparse.Namespace) -> Path:
@@ -18,8 +18,7 @@ def runtime_directory(args: argparse.Namespace) -> Path:
 
 
 def _from_file(config: Path | None) -> str:
-    named = os.environ.get("ALMAGENT_CONFIG")
-    file, text = read_file(config or (Path(named) if named else None))
+    file, text = read_file(named(config, os.environ))
     value = parse(file, text).get("runtime_dir") if file else None
     if value is None:
         return RUNTIME_DIR

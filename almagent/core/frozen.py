@@ -41,6 +41,7 @@ def frozen(cls: type[T]) -> type[T]:
 
 def _initializer(cls: Any) -> Callable[..., None]:
     names = tuple(f.name for f in fields(cls))
+    known = frozenset(names)
     defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
     factories = {f.name: f.default_factory for f in fields(cls) if f.default_factory is not MISSING}
 
@@ -48,7 +49,7 @@ def _initializer(cls: Any) -> Callable[..., None]:
         content = defaults | dict(zip(names, given, strict=False)) | named
         for name in factories.keys() - content.keys():
             content[name] = factories[name]()
-        wrong = content.keys() ^ set(names) or named.keys() & set(names[: len(given)])
+        wrong = content.keys() ^ known or named.keys() & set(names[: len(given)])
         if wrong or len(given) > len(names):
             what = ", ".join(sorted(wrong)) or f"{len(given)} values"
             raise TypeError(

@@ -6,6 +6,8 @@ import os
 import shlex
 from pathlib import Path
 
+from almagent.adapters import disk
+
 
 def existing(path: Path) -> Path:
     """The nearest one that is there."""
@@ -17,10 +19,9 @@ def existing(path: Path) -> Path:
 def free(path: Path) -> int | None:
     """Bytes; None: not told."""
     try:
-        disk = os.statvfs(path)
+        return disk.free(path)
     except OSError:
         return None
-    return disk.f_bavail * disk.f_frsize
 
 
 def obstacle(path: Path) -> tuple[str, str] | None:

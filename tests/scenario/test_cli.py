@@ -61,10 +61,7 @@ def test_the_docker_library_is_loaded_without_what_it_does_not_need() -> None:
 LOOKS = """
 import sys
 from almagent.lean import be_brief
-from almagent.redaction import Redactor
-redactor = Redactor()
-redactor.learn("canary-3f9a1c")
-be_brief(redactor)
+be_brief().learn("canary-3f9a1c")
 import logging
 from almagent import preview
 from almagent.reconciler import log

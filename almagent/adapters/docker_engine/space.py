@@ -5,10 +5,10 @@ A full disk hits everything on the host; the container that serves now is worth 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from almagent.adapters import disk
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.ports import Refused
 
@@ -19,7 +19,7 @@ ROOMY = 20 << 30
 
 
 async def free_bytes(door: EngineDoor, root: Path) -> int | None:
-    """Of the engine's disk for programs that are not root (what `df` calls available).
+    """Of the engine's disk, for programs that are not root.
 
     None when its directory is not on this host.
     """
@@ -28,10 +28,9 @@ async def free_bytes(door: EngineDoor, root: Path) -> int | None:
 
 def _free(root: Path) -> int | None:
     try:
-        disk = os.statvfs(root)
+        return disk.free(root)
     except OSError:
         return None
-    return disk.f_bavail * disk.f_frsize
 
 
 async def admit(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from almagent.adapters import disk
 from almagent.adapters.git.tree import Entry
 from almagent.core.frozen import frozen
 
@@ -47,8 +48,7 @@ class Room:
 
 def room_for_fetch(directory: Path, most: int) -> Room:
     """Raises NoRoom when it is not worth the beginning."""
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
+    free = disk.free(directory)
     if free <= RESERVE:
         raise _no_room(f"more than {RESERVE} bytes", free, directory)
     return Room(directory, free, most)
@@ -56,13 +56,12 @@ def room_for_fetch(directory: Path, most: int) -> Room:
 
 def check_room_for_tree(entries: Sequence[Entry], into: Path) -> None:
     """Raises NoRoom."""
-    disk = os.statvfs(into)
-    free = disk.f_bavail * disk.f_frsize
+    free, files = disk.free(into), os.statvfs(into)
     need = sum(-(-entry.size // BLOCK) * BLOCK for entry in entries) + RESERVE
     if need > free:
         raise _no_room(f"{need} bytes", free, into.parent)
-    if disk.f_files and len(entries) > disk.f_favail:
-        raise NoRoom(f"it has {len(entries)} files, {disk.f_favail} can be made in {into.parent}")
+    if files.f_files and len(entries) > files.f_favail:
+        raise NoRoom(f"it has {len(entries)} files, {files.f_favail} can be made in {into.parent}")
 
 
 def _no_room(need: str, free: int, directory: Path) -> NoRoom:
