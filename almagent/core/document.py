@@ -12,10 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from typing import Any
 
 from almagent.core.gitref import GitRefError, check_reference, mend_private_key, parse_repository
 from almagent.core.imageref import ImageRefError, parse_image
@@ -75,14 +72,7 @@ def read(raw: bytes) -> Spec | None:
         return None
     if not isinstance(document, dict):
         raise DocumentError("the document must be a JSON object")
-    given = _canonical(document)
-    if not given:
-        raise DocumentError("image: is required")
-    try:
-        fields = _Fields.model_validate(given)
-    except ValidationError as exc:
-        raise DocumentError(_explain(exc)) from None  # the original holds the values
-    return _spec(fields)
+    return _spec(_checked(_canonical(document)))
 
 
 def without_credentials(spec: Spec) -> Spec:
@@ -118,43 +108,41 @@ def _canonical(document: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _explain(exc: ValidationError) -> str:
-    lines = []
-    for error in exc.errors(include_input=False, include_url=False, include_context=False):
-        where = ".".join(str(part) for part in error["loc"][:2]) or "document"
-        reason = "is required" if error["type"] == "missing" else error["msg"]
-        lines.append(f"{where}: {reason}")
-    return "; ".join(dict.fromkeys(lines))[:400]
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    problems = [] if "image" in given else ["image: is required"]
+    for name, value in given.items():
+        try:
+            found[name] = _CHECKS[name](value)
+        except (_Refused, GitRefError, ImageRefError) as exc:
+            problems.append(f"{name}: {exc}")
+    if problems:
+        raise DocumentError("; ".join(problems)[:400])
+    return found
 
 
 # --- fields --------------------------------------------------------------------------------------
 
 
-def _refuse(reason: str) -> PydanticCustomError:
-    return PydanticCustomError("refused", "{reason}", {"reason": reason})
+class _Refused(ValueError):
+    """The text follows the field's name, and repeats no value."""
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _refuse("must be a string")
+        raise _Refused("must be a string")
     return value
 
 
-def _by(check: Callable[[str], str], error: type[ValueError]) -> BeforeValidator:
-    def validate(value: Any) -> str:
-        try:
-            return check(_text(value))
-        except error as exc:
-            raise _refuse(str(exc)) from None
-
-    return BeforeValidator(validate)
+def _text_that(check: Callable[[str], str]) -> Callable[[Any], str]:
+    return lambda value: check(_text(value))
 
 
 def _environment(value: Any) -> dict[str, Secret]:
     if value == []:
         return {}
     if not isinstance(value, dict):
-        raise _refuse("must be an object of names and values")
+        raise _Refused("must be an object of names and values")
     return {_variable_name(name): _variable_value(name, entry) for name, entry in value.items()}
 
 
@@ -163,7 +151,7 @@ def _variable_name(name: str) -> str:
     good = _VARIABLE.match(name)
     if good is None or good[0] != name:
         begins = good[0][:40] if good else ""
-        raise _refuse(f"the name that begins with '{begins}' may hold letters, digits, _ . - only")
+        raise _Refused(f"the name that begins with '{begins}' may hold letters, digits, _ . - only")
     return name
 
 
@@ -174,19 +162,19 @@ def _variable_value(name: str, value: Any) -> Secret:
         case str():
             text = value
         case float() if not math.isfinite(value):  # 1e999 is a number to JSON
-            raise _refuse(f"{name}: must be a number that can be represented")
+            raise _Refused(f"{name}: must be a number that can be represented")
         case bool() | int() | float():
             text = json.dumps(value)
         case _:
-            raise _refuse(f"{name}: must be a string, a number or a boolean")
+            raise _Refused(f"{name}: must be a string, a number or a boolean")
     if "\0" in text:
-        raise _refuse(f"{name}: must not contain a NUL character")
+        raise _Refused(f"{name}: must not contain a NUL character")
     try:
         size = len(f"{name}={text}".encode())
     except UnicodeEncodeError:
-        raise _refuse(f"{name}: must be valid Unicode") from None
+        raise _Refused(f"{name}: must be valid Unicode") from None
     if size > MAX_ENVIRONMENT_ENTRY:
-        raise _refuse(f"{name}: must be shorter than 128 KiB")
+        raise _Refused(f"{name}: must be shorter than 128 KiB")
     return Secret(text)
 
 
@@ -198,12 +186,12 @@ def _ports(value: Any) -> tuple[int, ...]:
 def _port(value: Any) -> int:
     number, _, protocol = str(value).partition("/")
     if isinstance(value, bool) or not number.isascii() or not number.isdigit():
-        raise _refuse("must be a list of port numbers from 1 to 65535")
+        raise _Refused("must be a list of port numbers from 1 to 65535")
     if protocol not in ("", "tcp"):
-        raise _refuse("only TCP ports can be served")
+        raise _Refused("only TCP ports can be served")
     port = int(number) if len(number) <= 5 else 0
     if not 1 <= port <= 65535:
-        raise _refuse("must be a list of port numbers from 1 to 65535")
+        raise _Refused("must be a list of port numbers from 1 to 65535")
     return port
 
 
@@ -212,11 +200,11 @@ def check_directory(text: str) -> str:
     path = text.rstrip("/")
     parts = path.split("/")[1:]
     if not path.startswith("/") or any(part in ("", ".", "..") for part in parts):
-        raise ValueError("must be an absolute path below /, without . and ..")
+        raise _Refused("must be an absolute path below /, without . and ..")
     if not path.isprintable() or ":" in path:
-        raise ValueError("must not contain control characters or colons")
+        raise _Refused("must not contain control characters or colons")
     if any(path == taken or path.startswith(taken + "/") for taken in _RESERVED_DIRS):
-        raise ValueError(f"must not be in {', '.join(_RESERVED_DIRS)}")
+        raise _Refused(f"must not be in {', '.join(_RESERVED_DIRS)}")
     return path
 
 
@@ -224,7 +212,7 @@ def _integer(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _refuse("must be an integer")
+        raise _Refused("must be an integer")
     return value
 
 
@@ -233,7 +221,7 @@ def _users(value: Any) -> list[Any]:
         value = [{"name": n, **(u if isinstance(u, dict) else {"": u})} for n, u in value.items()]
     keys = {"name", "publicKey"}
     if not isinstance(value, list) or not all(_has_texts(u, keys) for u in value):
-        raise _refuse("must be a list of {name, publicKey} or an object name: {publicKey}")
+        raise _Refused("must be a list of {name, publicKey} or an object name: {publicKey}")
     return value
 
 
@@ -241,7 +229,7 @@ def _addons(value: Any) -> list[Any]:
     if value == {}:
         return []
     if not isinstance(value, list) or not all(_has_texts(a, {"name"}) for a in value):
-        raise _refuse("must be a list of {name, ...}")
+        raise _Refused("must be a list of {name, ...}")
     return value
 
 
@@ -249,7 +237,7 @@ def _storage(value: Any) -> dict[str, Any]:
     if value in ([], {}):
         return {}
     if not _has_texts(value, {"type"}) or value["type"] not in ("local", "efs"):
-        raise _refuse("must be an object {type: local or efs, id, mountpath}")
+        raise _Refused("must be an object {type: local or efs, id, mountpath}")
     return dict(value)
 
 
@@ -260,65 +248,59 @@ def _has_texts(value: Any, keys: set[str]) -> bool:
 def _login_part(value: Any) -> str:
     text = _text(value)
     if any(ord(c) < 0x20 for c in text):
-        raise _refuse("must not contain control characters")
+        raise _Refused("must not contain control characters")
     return text
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(
-        extra="ignore", hide_input_in_errors=True, arbitrary_types_allowed=True
-    )
-
-    image: Annotated[str, _by(parse_image, ImageRefError)]
-    environment_variables: Annotated[dict[str, Secret], BeforeValidator(_environment)] = Field(
-        default={}
-    )
-    gitRepo: Annotated[str, BeforeValidator(_text)] = ""  # noqa: N815 - the wire's name
-    gitReference: Annotated[str, _by(check_reference, GitRefError)] = ""  # noqa: N815
-    gitPrivateKey: Annotated[str, BeforeValidator(_text)] = ""  # noqa: N815
-    codeDir: Annotated[str | None, _by(check_directory, ValueError)] = None  # noqa: N815
-    ports: Annotated[tuple[int, ...] | None, BeforeValidator(_ports)] = None
-    updated: Annotated[int | None, BeforeValidator(_integer)] = None
-    registryUsername: Annotated[str, BeforeValidator(_login_part)] = ""  # noqa: N815
-    registryPassword: Annotated[str, BeforeValidator(_login_part)] = ""  # noqa: N815
-    users: Annotated[list[Any], BeforeValidator(_users)] = Field(default=[])
-    addons: Annotated[list[Any], BeforeValidator(_addons)] = Field(default=[])
-    storage: Annotated[dict[str, Any], BeforeValidator(_storage)] = Field(default={})
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "image": _text_that(parse_image),
+    "environment_variables": _environment,
+    "gitRepo": _text,
+    "gitReference": _text_that(check_reference),
+    "gitPrivateKey": _text,
+    "codeDir": _text_that(check_directory),
+    "ports": _ports,
+    "updated": _integer,
+    "registryUsername": _login_part,
+    "registryPassword": _login_part,
+    "users": _users,
+    "addons": _addons,
+    "storage": _storage,
+}
 
 
 # --- spec ----------------------------------------------------------------------------------------
 
 
-def _spec(fields: _Fields) -> Spec:
-    registry = None
-    if fields.registryUsername or fields.registryPassword:
-        registry = RegistryLogin(fields.registryUsername, Secret(fields.registryPassword))
+def _spec(fields: Mapping[str, Any]) -> Spec:
+    username, password = fields.get("registryUsername", ""), fields.get("registryPassword", "")
     return Spec(
         revision="",
-        image=fields.image,
-        environment=fields.environment_variables,
+        image=fields["image"],
+        environment=fields.get("environment_variables", {}),
         source=_source(fields),
-        code_dir=fields.codeDir,
-        ports=fields.ports,
-        updated=fields.updated,
-        registry=registry,
-        ignored=tuple(name for name in NOT_ACTED_ON if getattr(fields, name)),
+        code_dir=fields.get("codeDir"),
+        ports=fields.get("ports"),
+        updated=fields.get("updated"),
+        registry=RegistryLogin(username, Secret(password)) if username or password else None,
+        ignored=tuple(name for name in NOT_ACTED_ON if fields.get(name)),
     )
 
 
-def _source(fields: _Fields) -> GitSource | None:
-    if not fields.gitRepo:
+def _source(fields: Mapping[str, Any]) -> GitSource | None:
+    repository, key = fields.get("gitRepo", ""), fields.get("gitPrivateKey", "")
+    if not repository:
         return None
     try:
-        url, username, password = parse_repository(fields.gitRepo, bool(fields.gitPrivateKey))
+        url, username, password = parse_repository(repository, bool(key))
     except GitRefError as exc:
         raise DocumentError(f"gitRepo: {exc}") from None
     return GitSource(
         url=url,
-        reference=fields.gitReference,
+        reference=fields.get("gitReference", ""),
         username=Secret(username) if username else None,
         password=Secret(password) if password else None,
-        private_key=_private_key(url, fields.gitPrivateKey),
+        private_key=_private_key(url, key),
     )
 
 
