@@ -8,16 +8,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_origin
+from typing import Any, NamedTuple
 
 from almagent import failpoints
-from almagent.settings import field_of, group_of
+from almagent.settings import KINDS, Key, is_table
 from almagent.settings_file import is_original, parse
 
 PREFIX = "ALMAGENT_"
 NO_SETTINGS = frozenset({f"{PREFIX}CONFIG", failpoints.VARIABLE})
 
-Key = tuple[str, ...]  # ("flag",) or ("api", "url")
 ORIGINAL_KEYS: dict[str, Key] = {
     "UserId": ("user_id",),
     "StackId": ("stack_id",),
@@ -53,7 +52,7 @@ def _toml(file: Path, tables: dict[str, Any]) -> Layer:
     layer: Layer = {}
     for name, value in tables.items():
         leaves: Mapping[Key, object] = {(name,): value}
-        if isinstance(value, dict) and group_of(name):
+        if isinstance(value, dict) and is_table(name):
             leaves = {(name, inner): leaf for inner, leaf in value.items()}
         layer |= {key: Given(leaf, f"{file}: {'.'.join(key)}") for key, leaf in leaves.items()}
     return layer
@@ -110,9 +109,8 @@ def _key(name: str, separator: str) -> Key:
 
 def _from_text(key: Key, text: str) -> object:
     """Numbers and tables are written as in the file; text that is neither is left to be refused."""
-    field = field_of(key)
-    kind = field.annotation if field else str
-    if kind not in (int, float) and get_origin(kind) is not dict:
+    kind = KINDS.get(key)
+    if kind is None or kind.is_text:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -10,25 +10,18 @@ import ipaddress
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import NamedTuple
 from urllib.parse import urlsplit
-
-from pydantic import ValidationError
 
 from almagent import places
 from almagent.core.model import Secret
 from almagent.errors import SettingsError
-from almagent.settings import Settings, absolute_or_none, field_of, group_of
+from almagent.settings import KINDS, REQUIRED, Settings, assemble, names_beside
 from almagent.settings_file import DEFAULT_FILES, CannotRead, named, read_file, read_text
-from almagent.settings_layers import (
-    Given,
-    Key,
-    Layer,
-    command_line,
-    environment,
-    file_layer,
-)
+from almagent.settings_kinds import absolute_or_none
+from almagent.settings_layers import Given, Layer, command_line, environment, file_layer
 
 CREDENTIAL = "client_secret"  # its name in the unit's LoadCredential=
 
@@ -62,7 +55,7 @@ def load(
         warnings += mode_warnings(path)
     warnings += _plain_http_warnings(settings.api.url, layer)
     secret_from = str(secret_file or layer["api", "client_secret"].place)
-    return Loaded(_complete(settings, secret), tuple(warnings), file, secret_from)
+    return Loaded(_complete(settings, secret, layer), tuple(warnings), file, secret_from)
 
 
 @contextmanager
@@ -77,59 +70,36 @@ def _added_to(problems: list[str]) -> Iterator[None]:
 
 
 def _check(layer: Layer, file: str) -> Settings:
-    tree: dict[str, Any] = {}
-    for key, given in sorted(layer.items(), key=lambda item: -len(item[0])):
-        if len(key) == 1:
-            tree[key[0]] = given.value  # also what stands where a table should
-        else:
-            tree.setdefault(key[0], {})[key[1]] = given.value
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as exc:
-        errors = exc.errors(include_input=False, include_url=False, include_context=False)
-        lines = [_error_line(error["type"], error["loc"], layer, file) for error in errors]
-        raise SettingsError(dict.fromkeys(lines)) from None
-
-
-def _error_line(kind: str, loc: tuple[int | str, ...], layer: Layer, file: str) -> str:
-    key = tuple(str(part) for part in loc[:2])
-    within = (given for place, given in layer.items() if place[: len(key)] == key)
-    given = layer.get(key) or next(within, None)
-    place = given.place if given else f"{file}: {'.'.join(key)}"
-    if kind == "extra_forbidden":
-        names = (group_of(key[0]) if len(key) > 1 else Settings) or Settings
-        return f"{place}: unknown key; allowed here: {', '.join(names.model_fields)}"
-    if kind == "missing":
-        return f"{place}: missing; it must be {_allowed(key)}"
-    return f"{place}: must be {_allowed(key)}"
-
-
-def _allowed(key: Key) -> str:
-    field = field_of(key)
-    if field is None or (len(key) == 1 and group_of(key[0])):
-        return "a table"
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(get_args(field.annotation))
-    return field.description or "text"
+    values, problems = {}, []
+    for key, kind in KINDS.items():
+        given = layer.get(key)
+        if given is None:
+            if key in REQUIRED:
+                problems.append(f"{file}: {key[0]}: missing; it must be {kind.allowed}")
+            continue
+        try:
+            values[key] = kind.check(given.value)
+        except ValueError:
+            problems.append(f"{given.place}: must be {kind.allowed}")
+    for key, given in layer.items():
+        if key not in KINDS:
+            allowed = ", ".join(names_beside(key))
+            problems.append(f"{given.place}: unknown key; allowed here: {allowed}")
+    if problems:
+        raise SettingsError(problems)
+    return assemble(values)
 
 
 # --- what depends on other settings --------------------------------------------------------------
 
 
-def _complete(settings: Settings, secret: Secret) -> Settings:
-    api = settings.api.model_copy(
-        update={
-            "client_id": settings.api.client_id or settings.stack_id,
-            "client_secret": secret,
-        }
-    )
+def _complete(settings: Settings, secret: Secret, layer: Layer) -> Settings:
+    client_id = settings.api.client_id or settings.stack_id
+    api = replace(settings.api, client_id=client_id, client_secret=secret)
     docker = settings.docker
-    if "log_opts" not in docker.model_fields_set and docker.log_driver not in {
-        "json-file",
-        "local",
-    }:
-        docker = docker.model_copy(update={"log_opts": {}})  # the defaults are those two drivers'
-    return settings.model_copy(update={"api": api, "docker": docker})
+    if ("docker", "log_opts") not in layer and docker.log_driver not in {"json-file", "local"}:
+        docker = replace(docker, log_opts={})  # the defaults are those two drivers'
+    return replace(settings, api=api, docker=docker)
 
 
 def _client_secret(
@@ -153,12 +123,15 @@ def _client_secret(
 def _secret_files(layer: Layer, environ: Mapping[str, str]) -> Iterator[tuple[Path, Given | None]]:
     """Where to look, and who said so: without a saying a file need not exist."""
     given = layer.get(("api", "client_secret_file"))
-    file = absolute_or_none(given.value if given else places.SECRET_FILE)
-    if isinstance(file, Path) and given:
+    try:
+        file = absolute_or_none(given.value if given else places.SECRET_FILE)
+    except ValueError:
+        file = None
+    if file and given:
         yield file, given
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         yield Path(directory, CREDENTIAL), None
-    if isinstance(file, Path) and not given:
+    if file and not given:
         yield file, None
 
 

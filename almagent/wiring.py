@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from almagent import __version__
@@ -139,7 +140,7 @@ def former_role(s: Settings) -> Settings | None:
     role = role_in(peek(s.state_dir / "state.json"))
     if role in {None, Role(s.stack_id, s.flag)}:
         return None
-    return s.model_copy(update=role._asdict())
+    return replace(s, **role._asdict())
 
 
 def table_name(stack_id: str, flag: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -57,21 +58,21 @@ def test_defaults_are_those_of_the_contract(file: Path) -> None:
         2,
         10,
     )
-    assert settings.cloud.model_dump() == {
+    assert asdict(settings.cloud) == {
         "provider": "auto",
         "endpoint": "",
         "poll_interval": 5,
         "on_rebalance": "report",
         "pre_shutdown": "/pre_shutdown.sh",
     }
-    assert settings.docker.model_dump() == {
+    assert asdict(settings.docker) == {
         "host": "unix:///var/run/docker.sock",
         "log_driver": "json-file",
         "log_opts": {"max-size": "10m", "max-file": "3"},
         "min_free_bytes": 1073741824,
         "keep_images": 2,
     }
-    assert settings.deploy.model_dump() == {
+    assert asdict(settings.deploy) == {
         "strategy": "auto",
         "ready_timeout": 180,
         "drain_timeout": 30,
@@ -79,8 +80,8 @@ def test_defaults_are_those_of_the_contract(file: Path) -> None:
         "bake_time": 30,
         "keep_releases": 5,
     }
-    assert settings.git.model_dump() == {"known_hosts_file": None, "timeout": 300}
-    assert settings.log.model_dump() == {"level": "info", "format": "auto"}
+    assert asdict(settings.git) == {"known_hosts_file": None, "timeout": 300}
+    assert asdict(settings.log) == {"level": "info", "format": "auto"}
     assert settings.metrics.listen == ""
     assert (warnings, read) == ((), file)
 
@@ -229,6 +230,13 @@ URL = "must be an http or https URL without user name, query and fragment"
         ("[api]\nurl = 3", f"api.url: {URL}"),
         ('[api]\nca_file = "ca.pem"', 'api.ca_file: must be an absolute path, or "" for none'),
         ("[api]\nclient_secret = 12345", "api.client_secret: must be text"),
+        ("user_id = 3", "user_id: must be text"),
+        (
+            "[docker]\nmin_free_bytes = true",
+            "docker.min_free_bytes: must be a whole number of bytes, at least 0 and at most ",
+        ),
+        ("[deploy]\nstrategy = []", "deploy.strategy: must be one of auto, switch, recreate"),
+        ("[docker]\nlog_opts = 'tag=web'", "docker.log_opts: must be a table of text values"),
         (
             '[cloud]\nprovider = "canary-3f9a1c"',
             f"cloud.provider: must be one of auto, {', '.join(CLOUDS)}, none",
@@ -269,8 +277,8 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         "environment: ALMAGENT_API__TIMEOUT: must be a number of seconds, at least 0.1 and at most 600",
         f"{file}: git.timeout: must be a number of seconds, at least 1 and at most 86400",
         "command line: log.level: must be one of debug, info, warning, error",
-        f"command line: nothing.at.all: unknown key; allowed here: {allowed}",
         f"environment: ALMAGENT_API_URL: unknown key; allowed here: {allowed}",
+        f"command line: nothing.at.all: unknown key; allowed here: {allowed}",
         f"{file}: api.client_secret: missing; it must be given as one of client_secret, client_secret_file or the systemd credential client_secret",
     ]
 
@@ -320,6 +328,15 @@ def test_a_file_beyond_all_bounds_is_told(file: Path, text: str, problem: str) -
 def test_a_value_beyond_all_bounds_is_told(file: Path, value: str) -> None:
     (problem,) = _problems(file, {"docker.keep_images": value})
     assert problem.startswith("command line: docker.keep_images: must be a whole number")
+
+
+def test_text_that_is_no_utf_8_is_no_text(file: Path) -> None:
+    broken = os.fsdecode(b"mo-\xff")
+    problems = _problems(file, environ={"ALMAGENT_STACK_ID": broken, "ALMAGENT_USER_ID": broken})
+    assert problems == [
+        "environment: ALMAGENT_STACK_ID: must be printable text of 1 to 255 characters",
+        "environment: ALMAGENT_USER_ID: must be text",
+    ]
 
 
 def test_only_what_ends_is_read(file: Path, tmp_path: Path) -> None:
@@ -388,7 +405,7 @@ def test_a_secret_that_cannot_be_had_is_told(file: Path, tmp_path: Path) -> None
 def test_settings_do_not_show_the_secret(file: Path) -> None:
     loaded = _load(file)
     assert CANARY not in repr(loaded)
-    assert CANARY not in str(loaded.settings.model_dump())
+    assert CANARY not in str(asdict(loaded.settings))
 
 
 # --- warnings ------------------------------------------------------------------------------------
