@@ -6,25 +6,21 @@ A part that cannot be read back is dropped and the rest is kept: the worst that 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from pydantic import TypeAdapter, ValidationError
 
 from almagent.core.frozen import frozen
 from almagent.core.memory import Memory
 from almagent.core.model import GitSource, Secret, Spec
 from almagent.core.notices import NoticeBook
 from almagent.core.outbox import Outbox
+from almagent.core.plain import plain, revived
 from almagent.journal import logger
 from almagent.ports import Store
 
 log = logger()
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-_memory = TypeAdapter(Memory)
 
 
 @frozen
@@ -89,11 +85,11 @@ class State:
         return {
             "boot_id": self._boot_id,
             "role": list(self._role),
-            "memory": _memory.dump_python(self.memory, mode="json"),
+            "memory": plain(self.memory),
             "outbox": self.outbox.to_dict(),
             "notices": self.notices.as_dict(),
             "specs": {revision: _dump_spec(spec) for revision, spec in self.specs.items()},
-            "place": asdict(self.place),
+            "place": plain(self.place),
         }
 
     def _load_place(self, raw: dict[str, object]) -> Place:
@@ -105,9 +101,9 @@ class State:
 
     def _load_memory(self, raw: dict[str, object]) -> Memory:
         try:
-            memory = _memory.validate_python(_part(raw, "memory"))
-        except ValidationError as exc:
-            log.warning("state.memory_dropped", problems=exc.error_count())
+            memory = revived(Memory, _part(raw, "memory"))
+        except ValueError as exc:
+            log.warning("state.memory_dropped", reason=str(exc))
             return Memory()
         return memory if raw.get("boot_id") == self._boot_id else _after_reboot(memory)
 
