@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 LIBRARIES = {
     "FROZENLIST_NO_EXTENSIONS": "1",  # else it loads the C++ library, 1 MB and 2 ms, for three lists
-    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # else it looks for some in all that is installed, 5 ms
 }
 TOLD = {
     **LIBRARIES,

@@ -9,67 +9,59 @@ Names are read in any case and single values without brackets, as the documentat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from almagent.controlplane import jsontext
-from almagent.controlplane.errors import Malformed
+from pydantic import BeforeValidator, Field, model_validator
+
+from almagent.controlplane import jsontext, models
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    allow: bool
-    actions: tuple[str, ...]
-    resources: tuple[str, ...]
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _lowered(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class _AnyCase(models.Model):
+    @model_validator(mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return {_lowered(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class Statement(_AnyCase):
+    effect: Annotated[Literal["allow", "deny"], BeforeValidator(_lowered)]
+    action: Texts
+    resource: Texts
 
     def matches(self, action: str, resource: str) -> bool:
-        return any(fnmatchcase(action, one) for one in self.actions) and any(
-            fnmatchcase(resource, one) for one in self.resources
+        return any(fnmatchcase(action, one) for one in self.action) and any(
+            fnmatchcase(resource, one) for one in self.resource
         )
+
+
+class Scope(_AnyCase):
+    statement: Annotated[list[Statement], Field(min_length=1)]
 
 
 def permits(scopes: Iterable[str], action: str, resource: str) -> bool:
-    statements = [statement for scope in scopes for statement in parse(scope)]
-    if any(one.matches(action, resource) for one in statements if not one.allow):
+    statements = [statement for scope in scopes for statement in parse(scope).statement]
+    if any(one.matches(action, resource) for one in statements if one.effect == "deny"):
         return False
-    allows = [one for one in statements if one.allow]
+    allows = [one for one in statements if one.effect == "allow"]
     return not allows or any(one.matches(action, resource) for one in allows)
 
 
-def parse(text: str) -> tuple[Statement, ...]:
+def parse(text: str) -> Scope:
     """Raises Malformed for a scope that could not be enforced as it is meant."""
-    body = _lowered(jsontext.parse(text, "scope"))
-    statements = body.get("statement")
-    if not isinstance(statements, list) or not statements:
-        raise Malformed("cannot use scope: Statement must be a list")
-    return tuple(_statements(statements))
-
-
-def _statements(statements: list[Any]) -> Iterator[Statement]:
-    for number, one in enumerate(map(_lowered, statements), start=1):
-        effect = one.get("effect")
-        if not isinstance(effect, str) or effect.lower() not in {"allow", "deny"}:
-            raise Malformed(f"cannot use scope: Statement/{number}/Effect must be Allow or Deny")
-        yield Statement(
-            allow=effect.lower() == "allow",
-            actions=_texts(one.get("action"), f"Statement/{number}/Action"),
-            resources=_texts(one.get("resource"), f"Statement/{number}/Resource"),
-        )
-
-
-def _lowered(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Malformed("cannot use scope: it must be made of JSON objects")
-    return {key.lower(): item for key, item in value.items()}
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
-        raise Malformed(f"cannot use scope: {where} must be a list of texts")
-    return tuple(texts)
+    return models.checked(Scope, jsontext.parse(text, "scope"), "use scope")
 
 
 TEMPLATES: tuple[dict[str, Any], ...] = tuple(

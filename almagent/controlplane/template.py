@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from almagent.controlplane.errors import Malformed
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from almagent.controlplane import models
 
 Template = dict[str, Any]
 
 
+def _none_if_empty(value: Any) -> Any:
+    return value or None  # PHP writes an empty object as a list
+
+
+class _Layer(models.Model):
+    flag: Annotated[str, Field(min_length=1)]
+    container: Annotated[dict[str, Any] | None, BeforeValidator(_none_if_empty)] = None
+
+
+def _one_layer_a_flag(layers: list[_Layer]) -> list[_Layer]:
+    if len({layer.flag for layer in layers}) < len(layers):
+        raise PydanticCustomError("flag_twice", "Two layers have the same flag")
+    return layers
+
+
+class _Template(models.Model):
+    configurations: Annotated[list[_Layer], Field(min_length=1), AfterValidator(_one_layer_a_flag)]
+
+
 def checked(body: Any) -> Template:
-    """`body`, if it is a template that layers can be read from. Raises Malformed."""
-    if not isinstance(body, dict):
-        raise Malformed("cannot apply template: it must be a JSON object")
-    layers = body.get("configurations")
-    if not isinstance(layers, list) or not layers:
-        raise Malformed("cannot apply template: configurations must be a list of layers")
-    flags: set[str] = set()
-    for number, layer in enumerate(layers, start=1):
-        flags.add(_flag(layer, number, flags))
-    return body
-
-
-def _flag(layer: Any, number: int, seen: set[str]) -> str:
-    where = f"cannot apply template: configurations/{number}"
-    if not isinstance(layer, dict):
-        raise Malformed(f"{where} must be an object")
-    flag = layer.get("flag")
-    if not isinstance(flag, str) or not flag:
-        raise Malformed(f"{where}/flag must be a text")
-    if flag in seen:
-        raise Malformed(f"{where}/flag is that of an earlier layer")
-    container = layer.get("container")
-    if container and not isinstance(container, dict):
-        raise Malformed(f"{where}/container must be an object")
-    return flag
+    """`body` as it is, if it is a template that layers can be read from. Raises Malformed."""
+    models.checked(_Template, body, "apply template")
+    template: Template = body
+    return template
 
 
 def sections(template: Template) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,7 @@ CPU_LIMIT = 4.0  # seconds an hour
 SETTLE = 15.0  # seconds after the deployment: bake time and the first sweep are over
 FILES = 2_000  # of the release with code, with links and attributes among them
 MODULES = (
-    *("asyncio", "structlog", "pydantic", "almagent.settings", "almagent.core.document"),
+    *("asyncio", "structlog", "almagent.settings", "almagent.core.document"),
     *("prometheus_client", "aiohttp", "almagent.parts", "aiohttp.web_server", "almagent.daemon"),
     *("almagent.adapters.metadata.aws", "almagent.adapters.docker_engine.client"),
     *("almagent.adapters.source", "almagent.commands.run"),

@@ -48,6 +48,23 @@ async def test_a_malformed_template_is_refused(api, body):
 
 
 @pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ([], "body: Input should be "),
+        ({}, "configurations: Field required"),
+        ({"configurations": [{"flag": "a"}, {}]}, "configurations/2/flag: Field required"),
+        ({"configurations": [{"flag": "canary"}] * 2}, "configurations: Two layers have the same"),
+        ({"configurations": [{"flag": "a", "container": "canary"}]}, "configurations/1/container"),
+    ],
+)
+async def test_what_is_wrong_with_a_template_is_told_by_place(api, template, message):
+    answer = await api.post("/v3/alm/template", template)
+    assert_is_an_error(answer, 400)
+    assert f"cannot apply template: {message}" in str(answer.json)
+    assert "canary" not in str(answer.json)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {},

@@ -1,0 +1,29 @@
+"""Nested JSON from callers, checked against models of what it has to be."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from almagent.controlplane.errors import Malformed
+
+
+class Model(BaseModel):
+    """What it does not name is not looked at."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+M = TypeVar("M", bound=Model)
+
+
+def checked(model: type[M], value: Any, purpose: str) -> M:
+    """Raises Malformed: "cannot <purpose>: <place>: <reason>"; list entries are numbered from 1."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        parts = (part + 1 if isinstance(part, int) else part for part in error["loc"])
+        place = "/".join(map(str, parts)) or "body"
+        raise Malformed(f"cannot {purpose}: {place}: {error['msg']}") from None
