@@ -144,7 +144,8 @@ def is_table(name: str) -> bool:
 
 def names_beside(key: Key) -> list[str]:
     """All names that can stand where the last part of `key` does."""
-    return [f.name for f in fields(_TABLES.get(key[0], Settings) if len(key) > 1 else Settings)]
+    table = _TABLES.get(key[0], Settings) if len(key) > 1 else Settings
+    return [f.name for f in fields(table)]
 
 
 def assemble(values: Mapping[Key, Any]) -> Settings:
