@@ -118,7 +118,7 @@ def _kinds() -> Iterator[tuple[Key, Kind]]:
         if name not in _TABLES:
             yield (name,), _kind(hint)
             continue
-        yield (name,), Kind("a table", _no_table)
+        yield (name,), Kind("a table", _refuse)
         for inner, within in get_type_hints(_TABLES[name], include_extras=True).items():
             yield (name, inner), _kind(within)
 
@@ -130,8 +130,8 @@ def _kind(hint: Any) -> Kind:
     return kind
 
 
-def _no_table(_given: object) -> object:
-    """What a table holds has keys of its own: what is given as the whole of it is none."""
+def _refuse(_given: object) -> object:
+    """The keys of a table arrive one by one: what arrives under its own name is none."""
     raise ValueError
 
 
@@ -143,18 +143,15 @@ def is_table(name: str) -> bool:
 
 
 def names_beside(key: Key) -> list[str]:
-    """All names that can stand where the last part of `key` does."""
-    table = _TABLES.get(key[0], Settings) if len(key) > 1 else Settings
-    return [f.name for f in fields(table)]
+    """What can stand where the last part of `key` does; for a table that there is not, the tables."""
+    return [known[-1] for known in KINDS if known[:-1] == key[:-1]] or names_beside(key[:1])
 
 
 def assemble(values: Mapping[Key, Any]) -> Settings:
     """`values` have been checked, and none that is REQUIRED is missing."""
-    tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}
-    alone = {}
-    for (name, *inner), value in values.items():
-        if inner:
-            tables[name][inner[0]] = value
-        else:
-            alone[name] = value
-    return Settings(**alone, **{name: _TABLES[name](**found) for name, found in tables.items()})
+
+    def within(*table: str) -> dict[str, Any]:
+        return {key[-1]: value for key, value in values.items() if key[:-1] == table}
+
+    tables = {name: kind(**within(name)) for name, kind in _TABLES.items()}
+    return Settings(**within(), **tables)

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from almagent.clouds import CLOUDS
 from almagent.core.model import Secret
 
-PROVIDERS = ("auto", *CLOUDS, "none")
+T = TypeVar("T")
 
 
 class Kind(NamedTuple):
     allowed: str  # the end of the sentence "must be ..."
-    check: Callable[
-        [Any], Any
-    ]  # what was given -> the value; raises ValueError, whose text is not used
+    # What was given -> the value. Raises ValueError, whose text is not used.
+    check: Callable[[Any], Any]
     is_text: bool = True  # False: the environment and the command line write it as the file does
 
 
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _text(given: object) -> str:
-    if not isinstance(given, str):
+def _of(kind: type[T], given: object) -> T:
+    if not isinstance(given, kind):
         raise ValueError  # noqa: TRY004  like all else that will not do
-    given.encode()  # what is not UTF-8 in the environment is no text
     return given
+
+
+def _text(given: object) -> str:
+    text = _of(str, given)
+    text.encode()  # what is not UTF-8 in the environment is no text
+    return text
 
 
 def _name(given: object) -> str:
@@ -43,9 +47,11 @@ def _secret(given: object) -> Secret:
 
 
 def _absolute(given: object) -> Path:
-    if not isinstance(given, str) or not given.startswith("/") or "\0" in given:
+    """Names of files need not be UTF-8."""
+    text = _of(str, given)
+    if not text.startswith("/") or "\0" in text:
         raise ValueError
-    return Path(given)
+    return Path(text)
 
 
 def absolute_or_none(given: object) -> Path | None:
@@ -84,21 +90,13 @@ def _listen_address(given: object) -> str:
 
 
 def _texts(given: object) -> Mapping[str, str]:
-    if not isinstance(given, dict):
-        raise ValueError  # noqa: TRY004  like all else that will not do
-    return {_text(name): _text(value) for name, value in given.items()}
+    return {_text(name): _text(value) for name, value in _of(dict, given).items()}
 
 
 def _number(given: object, low: float, high: float) -> int | float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given <= high:
         raise ValueError
     return given
-
-
-def _whole(number: float) -> int:
-    if not isinstance(number, int):
-        raise ValueError  # noqa: TRY004  like all else that will not do
-    return number
 
 
 # --- kinds ---------------------------------------------------------------------------------------
@@ -120,7 +118,7 @@ def seconds(*, low: float = 0, high: float = 86400) -> Kind:
 
 def count(unit: str, *, low: int, high: int) -> Kind:
     allowed = f"a whole number of {unit}, at least {low} and at most {high}"
-    return Kind(allowed, lambda given: _whole(_number(given, low, high)), is_text=False)
+    return Kind(allowed, lambda given: _of(int, _number(given, low, high)), is_text=False)
 
 
 _URL = "an http or https URL without user name, query and fragment"
@@ -133,6 +131,6 @@ OptionalPath = Annotated[Path | None, Kind('an absolute path, or "" for none', a
 HttpUrl = Annotated[str, Kind(_URL, _http_url)]
 OptionalHttpUrl = Annotated[str, Kind(f'{_URL}, or "" for none', _http_url_or_empty)]
 EngineAddress = Annotated[str, Kind("unix:///path/to/socket or tcp://host:port", _engine_address)]
-Provider = Annotated[str, one_of(*PROVIDERS)]
+Provider = Annotated[str, one_of("auto", *CLOUDS, "none")]
 ListenAddress = Annotated[str, Kind('host:port, or "" for none', _listen_address)]
 Texts = Annotated[Mapping[str, str], Kind("a table of text values", _texts, is_text=False)]

@@ -28,6 +28,7 @@ TESTS = [
     "tests/pure/test_planner_ending.py",
     "tests/pure/test_reports.py",
     "tests/pure/test_document.py",
+    "tests/pure/test_plain.py",
     "tests/pure/test_planner_machine.py",
 ]
 
@@ -137,7 +138,7 @@ MUTANTS = [
     Mutant("restart policy in the bake", "planner.py", "elif not active.restarts and not self._baking:", "elif not active.restarts:"),
     Mutant("unhealthy serves on", "planner.py", "if active.health is Health.UNHEALTHY or is_ending", "if is_ending"),
     Mutant("start backoff constant", "memory.py", "pause(count, START_PAUSE", "pause(1, START_PAUSE"),
-    Mutant("no start backoff", "planner.py", "active.up_for < STABLE_AFTER and self.now < starts.next_at", "False"),
+    Mutant("no start backoff", "planner.py", "starts.in_vain(active) and self.now < starts.next_at", "False"),
     Mutant("adoption off", "planner.py", "if self.memory.active or not self.seen.containers:", "if True:"),
     Mutant("adopts the newest", "planner.py", "[c for c in up if c.address in routed] or [c for c in up if c.restarts]", "up"),
     Mutant("lost one is not replaced", "cast.py", "return parts.active is None and release", "return False and release"),
@@ -178,16 +179,19 @@ MUTANTS = [
     Mutant("update told as first start", "reports.py", "ContainerWord.UPDATING if memory.active else", ""),
     Mutant("end not told when leaving", "reports.py", " and not isinstance(desired, Leave)", ""),
     Mutant("making way told as restart", "reports.py", " and not _stands_aside(desired, parts, memory)", ""),
-    Mutant("keeps ending for ever", "reports.py", "count >= KEEPS_ENDING and young", "count >= KEEPS_ENDING"),
+    Mutant("keeps ending for ever", "reports.py", "count >= KEEPS_ENDING and starts.in_vain(active)", "count >= KEEPS_ENDING"),
     # documents
     Mutant("environment not in the revision", "document.py", "sorted((name, value.reveal()) for name, value in spec.environment.items())", "[]"),
     Mutant("login in the revision", "document.py", '"updated": spec.updated,\n    }', '"updated": spec.updated,\n        "login": spec.registry and spec.registry.username,\n    }'),
-    Mutant("reference not checked", "document.py", "_by(check_reference, GitRefError)", "BeforeValidator(_text)"),
-    Mutant("image not checked", "document.py", "_by(parse_image, ImageRefError)", "BeforeValidator(_text)"),
+    Mutant("reference not checked", "document.py", "_text_that(check_reference)", "_text"),
+    Mutant("image not checked", "document.py", "_text_that(parse_image)", "_text"),
     Mutant("NUL in a variable", "document.py", 'if "\\0" in text:', "if False:"),
     Mutant("bad name shown", "document.py", 'begins = good[0][:40] if good else ""', "begins = name"),
     Mutant("code may be mounted anywhere", "document.py", "if any(path == taken or", "if any(False and path == taken or"),
     Mutant("empty value hides another name", "document.py", 'not in (None, "")', "is not ..."),
+    # what is kept on disk
+    Mutant("any number is read back", "plain.py", "abs(raw) < LONGEST", "True"),
+    Mutant("a field that is missing", "plain.py", "    if missing:\n", "    if False:\n"),
 ]  # fmt: skip
 
 

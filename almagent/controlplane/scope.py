@@ -26,7 +26,7 @@ def _lowered(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-Texts = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+Texts = Annotated[list[str], models.FIRST, Field(min_length=1), BeforeValidator(_listed)]
 
 
 class _AnyCase(models.Model):
@@ -48,7 +48,7 @@ class Statement(_AnyCase):
 
 
 class Scope(_AnyCase):
-    statement: Annotated[list[Statement], Field(min_length=1)]
+    statement: Annotated[list[Statement], models.FIRST, Field(min_length=1)]
 
 
 def permits(scopes: Iterable[str], action: str, resource: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -23,20 +23,25 @@ class _Layer(models.Model):
 
 
 def _one_layer_a_flag(layers: list[_Layer]) -> list[_Layer]:
-    if len({layer.flag for layer in layers}) < len(layers):
-        raise PydanticCustomError("flag_twice", "Two layers have the same flag")
+    seen: set[str] = set()
+    for number, layer in enumerate(layers, start=1):
+        if layer.flag in seen:
+            reason = "must not have a flag twice, as layer {number} has"
+            raise PydanticCustomError("flag_twice", reason, {"number": number})
+        seen.add(layer.flag)
     return layers
 
 
 class _Template(models.Model):
-    configurations: Annotated[list[_Layer], Field(min_length=1), AfterValidator(_one_layer_a_flag)]
+    configurations: Annotated[
+        list[_Layer], models.FIRST, Field(min_length=1), AfterValidator(_one_layer_a_flag)
+    ]
 
 
 def checked(body: Any) -> Template:
     """`body` as it is, if it is a template that layers can be read from. Raises Malformed."""
     models.checked(_Template, body, "apply template")
-    template: Template = body
-    return template
+    return cast("Template", body)
 
 
 def sections(template: Template) -> dict[str, dict[str, Any]]:

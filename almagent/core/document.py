@@ -114,7 +114,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         try:
             found[name] = _CHECKS[name](value)
-        except (_Refused, GitRefError, ImageRefError) as exc:
+        except (_Refused, GitRefError, ImageRefError) as exc:  # these repeat no value
             problems.append(f"{name}: {exc}")
     if problems:
         raise DocumentError("; ".join(problems)[:400])

@@ -1,4 +1,7 @@
-"""Frozen data as what JSON has, and back: for what is kept on disk."""
+"""Frozen data as what JSON has, and back: for what is kept on disk.
+
+Fields may be texts, numbers, booleans, other frozen classes, tuples and mappings of these, and None.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-NO_TIME = 2**63  # seconds; what is longer, NaN or infinite was never measured
+LONGEST = 2**63  # seconds; what is longer, or NaN, was never measured
 
 
 def plain(data: Any) -> Any:
@@ -50,10 +53,11 @@ def _value(kind: Any, raw: Any, name: str) -> Any:
         return tuple(_value(parts[0], item, name) for item in raw)
     if origin is Mapping and isinstance(raw, dict):
         return {key: _value(parts[1], item, name) for key, item in raw.items()}
-    if not (_is_time(raw) if kind is float else type(raw) is kind):
+    good = _is_number(raw) if kind is float else type(raw) is kind
+    if not good:  # also what is no list for a tuple, and no object for a mapping
         raise ValueError(f"{name}: not what it was")
     return raw
 
 
-def _is_time(raw: Any) -> bool:
-    return type(raw) in {int, float} and abs(raw) < NO_TIME
+def _is_number(raw: Any) -> bool:
+    return type(raw) in {int, float} and abs(raw) < LONGEST

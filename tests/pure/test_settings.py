@@ -339,6 +339,16 @@ def test_text_that_is_no_utf_8_is_no_text(file: Path) -> None:
     ]
 
 
+def test_what_stands_above_or_below_a_key_is_told(file: Path) -> None:
+    environ = {"ALMAGENT_STACK_ID__X": "1", "ALMAGENT_API": "x"}
+    found = _problems(file, {"metrics.listen.port": "1"}, environ)
+    assert [problem.partition("; ")[0] for problem in found] == [
+        "environment: ALMAGENT_API: must be a table",
+        "environment: ALMAGENT_STACK_ID__X: unknown key",
+        "command line: metrics.listen.port: unknown key",
+    ]
+
+
 def test_only_what_ends_is_read(file: Path, tmp_path: Path) -> None:
     pipe, endless = tmp_path / "pipe", Path("/dev/zero")
     os.mkfifo(pipe)

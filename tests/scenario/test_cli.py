@@ -65,7 +65,8 @@ be_brief().learn("canary-3f9a1c")
 import logging
 from almagent import preview
 from almagent.reconciler import log
-print("structlog" in sys.modules)
+from almagent.settings_load import load
+print("structlog" in sys.modules, "pydantic" in sys.modules)
 logging.getLogger("urllib3").warning("a library speaks of canary-3f9a1c")
 log.warning("some.event", what="quiet")
 log.error("some.event", what="it broke at canary-3f9a1c")
@@ -76,7 +77,7 @@ print("structlog" in sys.modules)
 def test_a_command_that_looks_shows_errors_only_and_loads_a_log_for_them() -> None:
     program = [sys.executable, "-c", LOOKS]
     done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.split() == ["False", "False", "True"]
     assert re.fullmatch(r".*error +.*some\.event +what='it broke at \*\*\*'\n", done.stderr)
 
 
