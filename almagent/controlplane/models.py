@@ -39,5 +39,6 @@ def checked(model: type[M], value: Any, purpose: str) -> M:
         error = exc.errors(include_url=False, include_input=False)[0]
         parts = (part + 1 if isinstance(part, int) else part for part in error["loc"])
         place = "/".join(map(str, parts)) or "it"
-        reason = REASONS.get(error["type"], error["msg"]).format_map(error.get("ctx", {}))
-        raise Malformed(f"cannot {purpose}: {place} {reason}") from None
+        reason = REASONS.get(error["type"])
+        told = reason.format_map(error.get("ctx", {})) if reason else error["msg"]
+        raise Malformed(f"cannot {purpose}: {place} {told}") from None

@@ -28,6 +28,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 # known to remove some of living connections when it tidies up after another container. The kernel takes such
 # a packet, be it the last of all, for a new connection of 5 min, and refuses the client's next one meanwhile.
 # As a leftover it leaves no entry; the client's next packet makes the right one.
+#
 # Numbers are hook priorities: -300 raw, -100 dstnat, 100 srcnat. Ours run ten earlier than Docker's.
 # docker0, br-* and alm* are how bridges of Docker networks are called: by Docker, and by agents like this one.
 # They are rules of their own because older nft takes no wildcard in a set. Ours is taken out before them.
