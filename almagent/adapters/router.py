@@ -3,7 +3,7 @@
 What the rules do: a packet for any IPv4 address of this host, 127.0.0.1 among them, and for a routed
 port goes to the container instead (`prerouting` for those that arrive, `output` for the host's own).
 Connection tracking remembers the choice, so open connections stay where they are when the rules change,
-and forgets what was reset or never answered sooner than elsewhere (`nft/timeouts.py` says why).
+and forgets what is over or was never answered sooner than elsewhere (`nft/timeouts.py` says why).
 `postrouting` gives the packets a source that the container can answer to where theirs would not do
 (127.0.0.0/8, or another container on the same bridge). `route_localnet` lets 127.0.0.0/8 out to the bridge;
 `guard` keeps it from letting the containers in to services of the host that listen on 127.0.0.1.

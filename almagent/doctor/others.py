@@ -180,7 +180,7 @@ def _removal(cron: list[Path], script: bool, containers: dict[str, bool], rules:
     if script:
         steps.append(f"rm {old.SHUTDOWN}")
     if any(containers.values()):
-        steps.append("start almagent, wait until almagent status says uptodate")
+        steps.append("start almagent, wait until almagent status says uptodate, and 2 minutes more")
     if containers:
         steps.append(f"docker rm -f {' '.join(sorted(containers))}")
     steps += [f"iptables -t nat {rule.replace('-A', '-D', 1)}" for rule in rules]

@@ -24,7 +24,10 @@ docker run --detach --name active --volume /srv/original:/var/www/html {peers.IM
 target=$(docker inspect active --format '{{{{.NetworkSettings.IPAddress}}}}'):{peers.PORT}
 iptables -t nat -A DOCKER ! -i docker0 -p tcp -d 0/0 --dport {peers.PORT} -j DNAT --to-destination $target
 """
+# As docs/migration.md says, after the time for which the kernel remembers closed connections.
+REMEMBERED = 2  # seconds
 GONE = f"""
+sleep {REMEMBERED + 1}
 docker rm --force active
 iptables -t nat -S DOCKER | grep -- '--dport {peers.PORT} ' | grep -v 127.0.0.1 | sed 's/^-A/-D/' |
   while read -r rule; do iptables -t nat $rule; done
@@ -41,6 +44,7 @@ def test_traffic_moves_over_and_back(machine: Machine, package: Path):
     peers.furnish(machine, package)
     site = peers.new_site(machine)
     machine.shell(ORIGINAL)
+    machine.run("sysctl", "-w", f"net.netfilter.nf_conntrack_tcp_timeout_time_wait={REMEMBERED}")
     machine.until(lambda: site.page(PAGE) == "original", "the original's container")
     machine.write("/opt/mobingi/etc/alm-agent.cfg", settings(site), 0o600)
     machine.write("/etc/systemd/system/almagent.service.d/test.conf", peers.OTHERWISE)

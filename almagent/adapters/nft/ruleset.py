@@ -24,11 +24,6 @@ _DURATION = re.compile(r"(?<= : )[0-9dhms]+")
 _PART = re.compile(r"(\d+)([dhms]?)")
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 
-# What begins with a packet from a container's own port was begun by a client: its entry is gone, and Docker is
-# known to remove some of living connections when it tidies up after another container. The kernel takes such
-# a packet, be it the last of all, for a new connection of 5 min, and refuses the client's next one meanwhile.
-# As a leftover it leaves no entry; the client's next packet makes the right one.
-#
 # Numbers are hook priorities: -300 raw, -100 dstnat, 100 srcnat. Ours run ten earlier than Docker's.
 # docker0, br-* and alm* are how bridges of Docker networks are called: by Docker, and by agents like this one.
 # They are rules of their own because older nft takes no wildcard in a set. Ours is taken out before them.
@@ -38,12 +33,6 @@ table ip {table} {{{flags}
 		protocol tcp
 		l3proto ip
 		policy = {{ {policy} }}
-	}}
-
-	ct timeout leftover {{
-		protocol tcp
-		l3proto ip
-		policy = {{ syn_sent : 0, unack : 0 }}
 	}}
 
 	chain guard {{
@@ -57,10 +46,6 @@ table ip {table} {{{flags}
 
 	chain doors {{
 {doors}
-	}}
-
-	chain leftovers {{
-{leftovers}
 	}}
 
 	chain prerouting {{
@@ -79,7 +64,6 @@ table ip {table} {{{flags}
 
 	chain postrouting {{
 		type nat hook postrouting priority 90; policy accept;
-		iifname "{bridge}" jump leftovers
 		ct status dnat oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
 		ct status dnat iifname "{bridge}" oifname "{bridge}" masquerade
 	}}
@@ -142,7 +126,6 @@ def _chains(routes: Mapping[int, Target]) -> dict[str, list[str]]:
     return {
         "routes": [_rule(port, target.address) for port, target in by_port],
         "doors": [_rule(port, target.door) for port, target in by_port if target.door],
-        "leftovers": [f'tcp sport {port} ct timeout set "leftover"' for port, _ in by_port],
     }
 
 
