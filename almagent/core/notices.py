@@ -6,13 +6,15 @@ changes nothing. It is kept across restarts; deadlines are seconds since the epo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
 from almagent.core.frozen import frozen
 from almagent.core.model import AgentStatus, AgentWord
+from almagent.core.plain import plain, revived
 
 REBALANCE = "rebalance"  # last part of the key of a notice that on_rebalance="drain" acts upon
 SETTLED = 2  # polls in a row before a rebalance counts, or a notice that vanished is believed gone
@@ -93,14 +95,13 @@ class NoticeBook:
         that was stopped by its notice and started later must not leave at once.
         """
         items = state.get("notices")
-        entries = (_entry(item) for item in items) if isinstance(items, list) else ()
+        entries = _revived(items if isinstance(items, list) else ())
         return cls(
-            (_unless_past(entry, now) for entry in entries if entry),
-            drain_on_rebalance=drain_on_rebalance,
+            (_unless_past(entry, now) for entry in entries), drain_on_rebalance=drain_on_rebalance
         )
 
     def as_dict(self) -> dict[str, object]:
-        return {"notices": [asdict(entry) for entry in self._entries.values()]}
+        return {"notices": [plain(entry) for entry in self._entries.values()]}
 
     def see(self, notices: Sequence[Notice]) -> list[Event]:
         """One clear answer: all notices in force. What follows from it, in order."""
@@ -212,14 +213,7 @@ def _event(change: Change, notice: Notice, status: AgentStatus | None = None) ->
     return Event(change, notice.key, notice.what, notice.deadline, status)
 
 
-def _entry(item: object) -> Entry | None:
-    """None if any part is missing or of another type."""
-    if not isinstance(item, dict) or set(item) != {field.name for field in fields(Entry)}:
-        return None
-    deadline = item["deadline"]
-    if not (deadline is None or (isinstance(deadline, float | int) and abs(deadline) < 1e12)):
-        return None
-    types = {"key": str, "what": str, "terminal": bool, "seen": int, "missed": int}
-    if not all(isinstance(item[name], kind) for name, kind in types.items()):
-        return None
-    return Entry(**item)
+def _revived(items: Iterable[object]) -> Iterator[Entry]:
+    for item in items:
+        with suppress(ValueError):
+            yield revived(Entry, item)
