@@ -120,6 +120,8 @@ class Agent:
             facts = {"gone": self._gone.is_set(), "statuses_waiting": len(parts.state.outbox)}
             if self._signalled:
                 log.warning("stop.interrupted", **facts)
+            elif self._outcome is Outcome.UNTOLD:
+                log.warning("stop.untold", **facts)
             else:
                 log.error("stop.failed", **facts)
 
@@ -310,7 +312,9 @@ async def serve(
     if former is not None:
         log.warning("agent.role_changed", former_stack=former.stack_id, former_flag=former.flag)
         outcome = await run(former, redactor, Goal.LEAVE)
-        if outcome is not Outcome.DONE:
+        if outcome is Outcome.UNTOLD:  # its credentials may be void: nobody is served by waiting
+            log.warning("agent.former_role_untold", then="what was to be said of it is dropped")
+        elif outcome is not Outcome.DONE:
             return outcome
     return await run(settings, redactor, goal, check_settings=check_settings)
 

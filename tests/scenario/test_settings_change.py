@@ -7,7 +7,7 @@ import subprocess
 
 from almagent.wiring import table_name
 from tests.peers.agent import Agent, answers, fetch
-from tests.peers.api import ScriptedApi
+from tests.peers.api import STATUSES, ScriptedApi, reply
 from tests.peers.load import Target, load
 from tests.scenario.releases import HOST, document, outside
 
@@ -61,6 +61,28 @@ async def test_another_flag(agent: Agent, api: ScriptedApi, image: str, port: in
     assert not has_rules(agent.stack_id, "Web01")
     assert agent.words(former["Id"])[-1] == "terminated"
     assert agent.words()[-4:] == ["stopped", "starting", "installing", "uptodate"]
+
+
+async def test_another_role_when_nothing_can_be_said_of_the_former_one(
+    agent: Agent, api: ScriptedApi, image: str, port: int
+):
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    await agent.end()
+    for path in STATUSES:
+        api.always(path, reply(403))  # the new credentials are not valid for the former role
+    agent.flag = "Web02"
+    agent.configure()
+    api.document = document(image, port, PAGE="other")
+    await agent.start()
+    await agent.until(lambda: agent.logged("agent.former_role_untold"), "given up")
+    for path in STATUSES:
+        api.always(path, None)
+    await agent.until_told("uptodate", 2)
+    assert await answers(port, "other")
+    (container,) = agent.containers()
+    assert container["Names"][0].startswith("/almagent-Web02-")
 
 
 async def test_a_signal_while_the_former_self_leaves(
