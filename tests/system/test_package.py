@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import peers
+from tests.system.machine import Machine
 from tests.system.peers import Site
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -60,30 +61,59 @@ def test_removed_and_installed_again_it_goes_on(site: Site):
     assert (site.containers(), site.page()) == (containers, "site 1")
 
 
-def test_purged_it_leaves_nothing_but_the_container_and_what_that_has_mounted(site: Site):
-    machine, containers = site.machine, site.containers()
-    mounts = "{{range .Mounts}}{{println .Source}}{{end}}"
-    mounted = machine.run("docker", "inspect", "--format", mounts, *containers).split()
-    ours = sorted({path for path in mounted if path.startswith("/var/lib/almagent/")})
-    assert len(ours) == 2  # code and logs
+def mounted(site: Site) -> list[str]:
+    """What the container has from the agent's directory."""
+    sources = "{{range .Mounts}}{{println .Source}}{{end}}"
+    paths = site.machine.run("docker", "inspect", "--format", sources, *site.containers()).split()
+    return [path for path in paths if path.startswith("/var/lib/almagent/")]
+
+
+def purge(machine: Machine) -> str:
+    """The commands that it tells."""
     purged = machine.attempt("apt-get", "purge", "--yes", "--quiet", "almagent")
     assert purged.returncode == 0
-    assert f"docker rm -f {containers[0][:12]} && rm -r /var/lib/almagent" in purged.stdout
+    return "\n".join(line for line in purged.stdout.splitlines() if line.startswith("    "))
+
+
+def assert_nothing_is_left(site: Site) -> None:
+    machine = site.machine
+    assert peers.left(machine) == []
+    assert site.containers() == []
+    assert "almagent" not in machine.run("nft", "list", "tables")
+    assert "almagent" not in machine.run("docker", "network", "ls")
+
+
+def test_purged_it_leaves_nothing_but_the_container_and_what_that_has_mounted(site: Site):
+    machine, containers, ours = site.machine, site.containers(), mounted(site)
+    assert len(ours) == 2  # code and logs
+    end_them = purge(machine)
     assert [path for path in ours if machine.attempt("ls", path).returncode] == []
     kept = {parent for path in ours for parent in (path, *map(str, Path(path).parents))}
     assert [path for path in peers.left(machine) if path not in kept] == []
     machine.run("docker", "restart", "--time", "1", *containers)
     assert site.containers() == containers
+    machine.shell(end_them)
+    assert_nothing_is_left(site)
+
+
+def test_purged_while_docker_is_away_it_keeps_what_may_be_mounted(site: Site):
+    machine = site.machine
+    peers.install(site)
+    containers, ours = site.containers(), mounted(site)
+    machine.run("systemctl", "stop", "docker.socket", "docker")
+    end_them = purge(machine)
+    assert [path for path in ours if machine.attempt("ls", path).returncode] == []
+    assert machine.attempt("ls", "/var/lib/almagent/state.json").returncode != 0
+    machine.run("systemctl", "start", "docker")
+    running = ("docker", "ps", "--quiet", "--no-trunc", "--filter", "label=almagent.stack")
+    machine.until(lambda: machine.run(*running).split() == containers, "the container again")
+    machine.shell(end_them)
+    assert_nothing_is_left(site)
 
 
 def test_after_stop_a_purge_leaves_nothing_at_all(site: Site):
-    machine = site.machine
-    machine.run("docker", "rm", "--force", *site.containers())
     peers.install(site)
-    machine.run("almagent", "stop")
-    machine.run("apt-get", "purge", "--yes", "--quiet", "almagent")
-    assert peers.left(machine) == []
-    assert site.containers() == []
-    assert "almagent" not in machine.run("nft", "list", "tables")
-    assert "almagent" not in machine.run("docker", "network", "ls")
+    site.machine.run("almagent", "stop")
+    assert purge(site.machine) == ""
+    assert_nothing_is_left(site)
     assert {"terminated", "stopped"} <= set(site.words())
