@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from functools import cache
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from almagent.core.model import Secret
 
@@ -38,6 +38,7 @@ PATTERNS = (
     ),
 )
 
+PASSWORD_IN_URL = re.compile(r"://[^\s/@:]*:([^\s@]+)@")
 OWN_EVENT = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 
@@ -92,9 +93,12 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
 
 
 def _forms(secret: str) -> list[str]:
-    """How a secret may appear: as it is, in a URL, in JSON, and each longer line of it by itself."""
+    """How a secret may appear: as it is, in a URL, in JSON, and each part of it that may appear by itself:
+    a longer line, the password of a URL."""
     lines = [line for line in secret.splitlines() if len(line) >= 16]
-    forms = [secret, secret.strip(), quote(secret, safe=""), json.dumps(secret)[1:-1], *lines]
+    passwords = PASSWORD_IN_URL.findall(secret)
+    parts = [*lines, *passwords, *map(unquote, passwords)]
+    forms = [secret, secret.strip(), quote(secret, safe=""), json.dumps(secret)[1:-1], *parts]
     return [form for form in forms if len(form) >= SHORTEST_SECRET]
 
 

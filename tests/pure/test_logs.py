@@ -83,6 +83,12 @@ def test_known_secrets_are_hidden_in_every_form(redactor: Redactor) -> None:
     assert redactor.scrub("bad line QyNTUxOQAAACBQkTpJBkOR8Qf1mI7cwqUQJYw3pRrR") == "bad line ***"
 
 
+def test_the_password_of_a_known_url_is_hidden_by_itself(redactor: Redactor) -> None:
+    redactor.learn("postgres://app:pass%2Fword@db.example.com/app", "see https://example.com")
+    assert redactor.scrub("tried 'pass/word', then pass%2Fword") == "tried '***', then ***"
+    assert redactor.scrub("db.example.com") == "db.example.com"
+
+
 def test_the_longest_known_secret_is_hidden_first(redactor: Redactor) -> None:
     redactor.learn("secret", "secret-and-more")
     assert redactor.scrub("secret-and-more") == "***"
