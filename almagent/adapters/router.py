@@ -41,6 +41,7 @@ log = logger()
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _TRIAL = {80: Target("192.0.2.1", "192.0.2.2:32768"), 443: Target("192.0.2.1")}
+CANNOT_CHANGE = "cannot use nftables: net.ipv4.conf cannot be changed"
 _PROBE_TIMEOUT = 3.0  # seconds; covers one lost SYN, which is sent again after 1 s
 
 
@@ -147,7 +148,7 @@ class NftRouter:
 async def unsupported_it_seems(table: str = "almagent") -> str | None:
     """As `supported`, for those who may change nothing: the kernel only says whether it would do it."""
     if not links.may_change():
-        return "cannot use nftables: net.ipv4.conf cannot be changed"
+        return CANNOT_CHANGE
     try:
         answer = await Nft().check(_trial(f"{table}_trial"))
     except Unavailable as exc:
@@ -162,7 +163,7 @@ async def supported(table: str = "almagent") -> str | None:
     it, reads it back and removes it. What a run that was killed has left of it goes with that.
     """
     if not links.may_change():
-        return "cannot use nftables: net.ipv4.conf cannot be changed"
+        return CANNOT_CHANGE
     name = f"{table}_trial"
     try:
         return await _try(Nft(), name, _trial(name))

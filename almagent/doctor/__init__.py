@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -61,12 +63,13 @@ async def examine(
     `config`: the settings file that was named, if one was.
     """
     option = f" --config {shlex.quote(str(config))}" if config else ""
-    again = f"almagent doctor{option}"
+    this = _as_called()
+    again = f"{this} doctor{option}"
     try:
         loaded, first = _judge(read_settings())
     except SettingsError as exc:
         loaded = None
-        anew = f"write them anew: almagent register --force{option}"
+        anew = f"write them anew: {this} register --force --stack-id ID --flag FLAG{option}"
         first = fail("; ".join(exc.lines), f"correct the settings; or {anew}; then: {again}")
     patient = Patient(loaded or _defaults(config), again=again, known=loaded is not None, root=root)
     checks = {name: check for name, check in CHECKS.items() if loaded or name not in NEED_SETTINGS}
@@ -81,6 +84,16 @@ async def examine(
     if os.geteuid() == 0:
         return everything
     return [_for_another_user(result, f"sudo {again}") for result in everything]
+
+
+def _as_called() -> str:
+    """The command that root and sudo find; a Python environment is not in their PATH."""
+    if shutil.which("almagent", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"):
+        return "almagent"
+    script = Path(sys.argv[0]).absolute()
+    if script.name == "almagent":
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m almagent"
 
 
 def _for_another_user(result: Result, as_root: str) -> Result:

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from almagent.core import wire
 from almagent.core.document import DocumentError, read
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
-from almagent.doctor.host import install
+from almagent.doctor.host import keep_time
 from almagent.doctor.patient import Patient
 from almagent.ports import PortError, Refused
 
@@ -49,7 +49,7 @@ async def credentials(patient: Patient) -> Finding:
             return warn(text, f"wait a minute; then: {patient.again}")
         wire.read_token(answer)
     except wire.LoginRejected as exc:
-        fix = "correct api.client_id or the client secret; then: systemctl reload almagent"
+        fix = f"correct api.client_id or the client secret; then: {patient.reload}"
         return fail(f"{exc}; it is the one from {patient.loaded.secret_from}", fix)
     except (PortError, wire.WireError):
         return UNKNOWN
@@ -91,7 +91,6 @@ async def clock(patient: Patient) -> Finding:
         return warn("not known: the API does not tell the time", "timedatectl status")
     skew = answer.at - theirs
     text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API"
-    fix = f"{install('systemd-timesyncd', 'chrony')}; timedatectl set-ntp true"
-    if abs(skew) >= SKEW_FAIL:
-        return fail(text, fix)
-    return warn(text, fix) if abs(skew) >= SKEW_WARN else ok(text)
+    if abs(skew) < SKEW_WARN:
+        return ok(text)
+    return (fail if abs(skew) >= SKEW_FAIL else warn)(text, keep_time())

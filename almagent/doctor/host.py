@@ -7,11 +7,13 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 
 from almagent.adapters import metadata as clouds
-from almagent.adapters.router import unsupported_it_seems
+from almagent.adapters.metadata.session import SWITCHED_OFF
+from almagent.adapters.router import CANNOT_CHANGE, unsupported_it_seems
 from almagent.clouds import CLOUDS
 from almagent.doctor.directories import obstacle
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
@@ -22,25 +24,61 @@ OPENSSH = ("openssh-client", "openssh-clients")  # Debian's name and Fedora's
 AZURE_TAG = "7783-7084-3265-9085-8269-3286-77"  # the chassis asset tag of Azure; Hyper-V has none
 
 
-def install(deb: str, rpm: str = "") -> str:
+TIMEKEEPERS = {
+    "chronyd": ("chrony", "chronyd"),
+    "ntpd": ("ntpsec", "ntpd"),
+}  # units: Debian, Fedora
+
+
+def install(deb: str, rpm: str = "", *, verb: str = "install") -> str:
     """The command of this host; `rpm`: what Fedora calls the package, if it is another name."""
-    return f"apt-get install {deb}" if shutil.which("apt-get") else f"dnf install {rpm or deb}"
+    if not _is_debian():
+        return f"dnf {verb} -y {rpm or deb}"
+    # After a bare dpkg -i apt does nothing else before. It asks: it might as well remove this package.
+    whole = "apt-get install -f; " if _lacks_dependencies() else ""
+    return f"apt-get update; {whole}apt-get {verb} -y {deb}"
+
+
+def keep_time() -> str:
+    """Where something keeps the time already, that one is to do it: another package would replace it."""
+    for program, units in TIMEKEEPERS.items():
+        if shutil.which(program):
+            return f"systemctl restart {units[not _is_debian()]}; if it stays so, its time servers do not answer"
+    if _is_debian():
+        return f"{install('systemd-timesyncd')}; systemctl enable --now systemd-timesyncd"
+    return f"{install('chrony')}; systemctl enable --now chronyd"
+
+
+def _is_debian() -> bool:
+    return shutil.which("apt-get") is not None
+
+
+def _lacks_dependencies() -> bool:
+    """Whether this package was unpacked and could not be configured."""
+    query = ("dpkg-query", "--show", "--showformat=${db:Status-Status}", "almagent")
+    with suppress(OSError):
+        state = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+        return state in {"unpacked", "half-configured"}
+    return False
 
 
 async def _program(packages: tuple[str, ...], *command: str, judged: bool = True) -> Finding:
     """`judged`: its exit code tells whether it works."""
-    name, packaged = command[0], install(*packages)
-    anew = f"mend or remove {shutil.which(name)}; then: {packaged.replace('install', 'reinstall')}"
+    name = command[0]
     try:
         async with asyncio.timeout(CALL):
             code, said = await _run(command)
     except TimeoutError:
-        return fail(f"{shlex.join(command)} does not end within {CALL:g} s", anew)
+        problem = f"does not end within {CALL:g} s"
     except OSError as exc:
-        return fail(f"cannot run {name}: {exc.strerror}", packaged)
-    if judged and code != 0:
-        return fail(f"{shlex.join(command)} ends with exit code {code}: {said}", anew)
-    return ok(said)
+        return fail(f"cannot run {name}: {exc.strerror}", install(*packages))
+    else:
+        if code == 0 or not judged:
+            return ok(said)
+        problem = f"ends with exit code {code}: {said}"
+    anew = install(*packages, verb="reinstall")
+    fix = f"mend or remove {shutil.which(name)}; then: {anew}"
+    return fail(f"{shlex.join(command)} {problem}", fix)
 
 
 async def _run(command: tuple[str, ...]) -> tuple[int | None, str]:
@@ -79,8 +117,10 @@ async def nftables(patient: Patient) -> Finding:
     reason = await unsupported_it_seems()
     if reason is None:
         return ok("the kernel takes the rules of this agent")
-    fix = "as root: modprobe -a nf_tables nf_nat"
-    if shutil.which("nft") is None:
+    fix = "modprobe -a nf_tables nf_nat"
+    if reason == CANNOT_CHANGE:
+        fix = "mount -o remount,rw /proc/sys"
+    elif shutil.which("nft") is None:
         fix = install("nftables")
     if strategy == "switch":
         return fail(f"{reason}: deploy.strategy asks for it", fix)
@@ -126,6 +166,8 @@ async def metadata(patient: Patient) -> Finding:
         instance_id = await found.instance_id()
     except PortError as exc:
         fix = _let_reach(patient, f"the metadata service of {found.name}")
+        if SWITCHED_OFF in str(exc):
+            fix = "switch the metadata service on for this instance, at its cloud"
         return fail(f"{found.name}: {exc}", f"{fix}; or correct cloud.provider")
     return ok(f"{found.name}, instance {instance_id}")
 

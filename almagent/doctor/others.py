@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shlex
+import shutil
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from pathlib import Path
@@ -178,7 +179,13 @@ def _removal(cron: list[Path], script: bool, containers: dict[str, bool], rules:
     """In the order in which traffic goes on; docs/migration.md has it at length."""
     steps = [f"sed -i /{old.PROGRAM}/d {file}" for file in cron]
     if script:
-        steps.append(f"rm {old.SHUTDOWN}")
+        unlink = {"update-rc.d": "update-rc.d -f {} remove", "chkconfig": "chkconfig --del {}"}
+        known = [
+            how.format(Path(old.SHUTDOWN).name)
+            for tool, how in unlink.items()
+            if shutil.which(tool)
+        ]
+        steps += [*known[:1], f"rm {old.SHUTDOWN}"]
     if any(containers.values()):
         steps.append("start almagent, wait until almagent status says uptodate, and 2 minutes more")
     if containers:

@@ -16,6 +16,7 @@ from almagent.ports import PortError
 from almagent.settings import Settings
 from almagent.settings_load import Loaded
 
+UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system")
 CALL = 4.0  # seconds for one answer of a neighbour
 
 
@@ -48,6 +49,13 @@ class Patient:
         """Nothing is asked after it."""
         if self._transport is not None:
             await self._transport.close()
+
+    @property
+    def reload(self) -> str:
+        """The command after which the service has the settings as they are now."""
+        if any(self.path(f"{place}/almagent.service").exists() for place in UNITS):
+            return "systemctl try-reload-or-restart almagent"
+        return self.again
 
     @property
     def settings(self) -> Settings:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -214,6 +215,19 @@ async def test_clock_ten_minutes_off(agent: Agent, api: ScriptedApi):
     assert re.fullmatch(r"(599|600) s behind the API", found["clock"].text)
 
 
+async def test_what_keeps_the_time_is_left_to_do_it(agent: Agent, api: ScriptedApi, tmp_path: Path):
+    """On Debian one such program replaces the other, and the servers that it was given are lost."""
+    api.always(TOKEN, dated(600))
+    with without("nothing", tmp_path / "bin"):
+        there = tmp_path / "bin"
+        (there / "apt-get").symlink_to("/bin/true")
+        fix = (await failed(agent))["clock"].fix
+        assert "install -y systemd-timesyncd; systemctl enable --now systemd-timesyncd" in fix
+        (there / "chronyd").symlink_to("/bin/true")
+        fix = (await failed(agent))["clock"].fix
+        assert fix.startswith("systemctl restart chrony;")
+
+
 @contextmanager
 def without(program: str, directory: Path) -> Iterator[None]:
     """A PATH that has every program we run, but for this one."""
@@ -236,11 +250,15 @@ async def test_a_program_is_missing(agent: Agent, tmp_path: Path, program: str, 
     with without(program, tmp_path / "bin"):
         found = await failed(agent)
         assert list(found) == [line]
-        assert found[line].fix.startswith("dnf install ")
+        assert found[line].fix.startswith("dnf install -y ")
         (tmp_path / "bin/apt-get").symlink_to("/bin/true")
         fix = (await failed(agent))[line].fix
-        assert fix.startswith("apt-get install ")
-        subprocess.run(fix.split("; ")[0], shell=True, check=True)
+        assert fix.startswith("apt-get update; apt-get install -y ")
+        subprocess.run(fix.partition("; or ")[0], shell=True, check=True)
+        (tmp_path / "bin/dpkg-query").write_text("#!/bin/sh\necho -n unpacked\n")
+        (tmp_path / "bin/dpkg-query").chmod(0o755)
+        fix = (await failed(agent))[line].fix
+        assert fix.startswith("apt-get update; apt-get install -f; apt-get install -y ")
 
 
 @pytest.mark.parametrize(
@@ -340,7 +358,8 @@ async def test_broken_settings_open_to_others(agent: Agent):
     agent.config.chmod(0o644)
     found = await failed(agent)
     assert list(found) == ["settings", "permissions"]
-    assert f"almagent register --force --config {agent.config};" in found["settings"].fix
+    anew = f"almagent register --force --stack-id ID --flag FLAG --config {agent.config};"
+    assert anew in found["settings"].fix
     subprocess.run(found["permissions"].fix, shell=True, check=True)
     told = (await findings(agent))["permissions"].text
     assert told == f"root, and nobody else can read {agent.config}"
@@ -354,7 +373,8 @@ async def test_no_permission(agent: Agent):
     finally:
         os.seteuid(0)
     assert {"settings", "permissions", "docker"} <= found.keys()
-    assert found["permissions"].fix == f"sudo almagent doctor --config {agent.config}"
+    again = f"sudo {sys.executable} -m almagent doctor --config {agent.config}"
+    assert found["permissions"].fix == again
     assert found["docker"].fix.startswith(found["permissions"].fix)
 
 
@@ -472,7 +492,8 @@ async def test_the_original_agent(
     script = root / SHUTDOWN.lstrip("/")
     script.parent.mkdir(parents=True)
     script.write_text("docker stop $(docker ps -q)\n")
-    assert (await failed(agent, root))["old-agent"].fix == f"rm {SHUTDOWN}"
+    fix = (await failed(agent, root))["old-agent"].fix
+    assert fix.rpartition("; then ")[2] == f"rm {SHUTDOWN}"
     script.unlink()
 
     image = images.make('CMD ["sleep", "60"]')
