@@ -78,6 +78,7 @@ class Agent:
         self._gone = asyncio.Event()
         self._outcome = Outcome.FAILED
         self._signalled = False
+        self.asked_to_reload = False  # and did not, in the midst of leaving
         self._lock = lock_in(settings.runtime_dir)
 
     async def run(self) -> Outcome:
@@ -120,9 +121,7 @@ class Agent:
             facts = {"gone": self._gone.is_set(), "statuses_waiting": len(parts.state.outbox)}
             if self._signalled:
                 log.warning("stop.interrupted", **facts)
-            elif self._outcome is Outcome.UNTOLD:
-                log.warning("stop.untold", **facts)
-            else:
+            elif self._outcome is not Outcome.UNTOLD:  # of that the caller tells
                 log.error("stop.failed", **facts)
 
     def _loops(self, parts: Parts) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -292,6 +291,7 @@ class Agent:
     def _reload(self) -> None:
         """Not in the midst of leaving."""
         if self._asked_to_leave.is_set():
+            self.asked_to_reload = True
             log.warning("agent.not_reloaded", reason="it was asked to stop its containers")
             return
         self._manager.reloading()
@@ -311,11 +311,14 @@ async def serve(
     former = former_role(settings)
     if former is not None:
         log.warning("agent.role_changed", former_stack=former.stack_id, former_flag=former.flag)
-        outcome = await run(former, redactor, Goal.LEAVE)
+        leaving = Agent(former, redactor, Goal.LEAVE)
+        outcome = await _run(leaving)
         if outcome is Outcome.UNTOLD:  # its credentials may be void: nobody is served by waiting
             log.warning("agent.former_role_untold", then="what was to be said of it is dropped")
         elif outcome is not Outcome.DONE:
             return outcome
+        if leaving.asked_to_reload:
+            return Outcome.RELOAD
     return await run(settings, redactor, goal, check_settings=check_settings)
 
 
@@ -327,7 +330,10 @@ async def run(
     check_settings: Callable[[], object] = unchecked,
 ) -> Outcome:
     """The agent with its signals. Raises Refused when another agent holds the lock."""
-    agent = Agent(settings, redactor, goal, progress, check_settings)
+    return await _run(Agent(settings, redactor, goal, progress, check_settings))
+
+
+async def _run(agent: Agent) -> Outcome:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

@@ -38,7 +38,13 @@ PATTERNS = (
     ),
 )
 
-PASSWORD_IN_URL = re.compile(r"://[^\s/@:]*:([^\s@]+)@")
+SHORTEST_PART = 6  # characters of a secret's part; shorter ones are often common words
+USER_INFO = (  # of URLs; the password perhaps with a raw @, or one of several URLs; then a token alone
+    re.compile(r"://[^\s/@:]*:(\S+)@"),
+    re.compile(r"://[^\s/@:]*:([^\s@]+)@"),
+    re.compile(r"(?<!ssh)://([^\s/@:]+)@"),
+)
+PORT_AND_PATH = re.compile(r"\d+/")
 OWN_EVENT = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 
@@ -96,10 +102,16 @@ def _forms(secret: str) -> list[str]:
     """How a secret may appear: as it is, in a URL, in JSON, and each part of it that may appear by itself:
     a longer line, the password of a URL."""
     lines = [line for line in secret.splitlines() if len(line) >= 16]
-    passwords = PASSWORD_IN_URL.findall(secret)
-    parts = [*lines, *passwords, *map(unquote, passwords)]
-    forms = [secret, secret.strip(), quote(secret, safe=""), json.dumps(secret)[1:-1], *parts]
+    whole = [secret, *_in_urls(secret)]
+    elsewhere = [form for text in whole for form in (quote(text, safe=""), json.dumps(text)[1:-1])]
+    forms = [*whole, secret.strip(), *elsewhere, *lines]
     return [form for form in forms if len(form) >= SHORTEST_SECRET]
+
+
+def _in_urls(secret: str) -> list[str]:
+    found = [part for pattern in USER_INFO for part in pattern.findall(secret)]
+    parts = [form for part in found for form in (part, unquote(part))]
+    return [p for p in parts if len(p) >= SHORTEST_PART and not PORT_AND_PATH.match(p)]
 
 
 def _shortened(text: str) -> str:

@@ -81,5 +81,4 @@ def _serve(
     outcome = asyncio.run(serve(settings, redactor, goal, check_settings))
     if outcome is Outcome.RELOAD:
         return None
-    failed = outcome in {Outcome.FAILED, Outcome.UNTOLD}
-    return int(failed or (once and outcome is Outcome.STOPPED))
+    return int(outcome is Outcome.FAILED or (once and outcome is Outcome.STOPPED))

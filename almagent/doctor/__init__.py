@@ -69,7 +69,9 @@ async def examine(
         loaded, first = _judge(read_settings())
     except SettingsError as exc:
         loaded = None
-        anew = f"write them anew: {this} register --force --stack-id ID --flag FLAG{option}"
+        anew = (
+            f"write them anew: {this} register --force --url URL --stack-id ID --flag FLAG{option}"
+        )
         first = fail("; ".join(exc.lines), f"correct the settings; or {anew}; then: {again}")
     patient = Patient(loaded or _defaults(config), again=again, known=loaded is not None, root=root)
     checks = {name: check for name, check in CHECKS.items() if loaded or name not in NEED_SETTINGS}
@@ -88,7 +90,7 @@ async def examine(
 
 def _as_called() -> str:
     """The command that root and sudo find; a Python environment is not in their PATH."""
-    if shutil.which("almagent", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"):
+    if shutil.which("almagent", path=engine.SYSTEM):
         return "almagent"
     script = Path(sys.argv[0]).absolute()
     if script.name == "almagent":

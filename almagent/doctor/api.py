@@ -49,7 +49,7 @@ async def credentials(patient: Patient) -> Finding:
             return warn(text, f"wait a minute; then: {patient.again}")
         wire.read_token(answer)
     except wire.LoginRejected as exc:
-        fix = f"correct api.client_id or the client secret; then: {patient.reload}"
+        fix = f"correct api.client_id or the client secret; then: {patient.after_change}"
         return fail(f"{exc}; it is the one from {patient.loaded.secret_from}", fix)
     except (PortError, wire.WireError):
         return UNKNOWN
@@ -93,4 +93,4 @@ async def clock(patient: Patient) -> Finding:
     text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API"
     if abs(skew) < SKEW_WARN:
         return ok(text)
-    return (fail if abs(skew) >= SKEW_FAIL else warn)(text, keep_time())
+    return (fail if abs(skew) >= SKEW_FAIL else warn)(text, keep_time(patient))

@@ -23,27 +23,29 @@ from almagent.ports import PortError
 OPENSSH = ("openssh-client", "openssh-clients")  # Debian's name and Fedora's
 AZURE_TAG = "7783-7084-3265-9085-8269-3286-77"  # the chassis asset tag of Azure; Hyper-V has none
 
-
-TIMEKEEPERS = {
-    "chronyd": ("chrony", "chronyd"),
-    "ntpd": ("ntpsec", "ntpd"),
-}  # units: Debian, Fedora
+TIMEKEEPERS = (
+    "chrony",
+    "chronyd",
+    "ntpsec",
+    "ntp",
+    "ntpd",
+    "openntpd",
+)  # services, wherever they are called so
 
 
 def install(deb: str, rpm: str = "", *, verb: str = "install") -> str:
     """The command of this host; `rpm`: what Fedora calls the package, if it is another name."""
     if not _is_debian():
         return f"dnf {verb} -y {rpm or deb}"
-    # After a bare dpkg -i apt does nothing else before. It asks: it might as well remove this package.
-    whole = "apt-get install -f; " if _lacks_dependencies() else ""
+    # After a bare dpkg -i apt does nothing else before; and it might as well remove this package.
+    whole = "apt-get install -f -y --no-remove; " if _lacks_dependencies() else ""
     return f"apt-get update; {whole}apt-get {verb} -y {deb}"
 
 
-def keep_time() -> str:
+def keep_time(patient: Patient) -> str:
     """Where something keeps the time already, that one is to do it: another package would replace it."""
-    for program, units in TIMEKEEPERS.items():
-        if shutil.which(program):
-            return f"systemctl restart {units[not _is_debian()]}; if it stays so, its time servers do not answer"
+    for service in filter(patient.has_service, TIMEKEEPERS):
+        return f"systemctl restart {service}; if it stays so, its time servers do not answer"
     if _is_debian():
         return f"{install('systemd-timesyncd')}; systemctl enable --now systemd-timesyncd"
     return f"{install('chrony')}; systemctl enable --now chronyd"
@@ -56,9 +58,9 @@ def _is_debian() -> bool:
 def _lacks_dependencies() -> bool:
     """Whether this package was unpacked and could not be configured."""
     query = ("dpkg-query", "--show", "--showformat=${db:Status-Status}", "almagent")
-    with suppress(OSError):
-        state = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-        return state in {"unpacked", "half-configured"}
+    with suppress(OSError, subprocess.TimeoutExpired):
+        asked = subprocess.run(query, capture_output=True, text=True, check=False, timeout=CALL)
+        return asked.stdout in {"unpacked", "half-configured"}
     return False
 
 

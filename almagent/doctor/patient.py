@@ -51,11 +51,14 @@ class Patient:
             await self._transport.close()
 
     @property
-    def reload(self) -> str:
-        """The command after which the service has the settings as they are now."""
-        if any(self.path(f"{place}/almagent.service").exists() for place in UNITS):
+    def after_change(self) -> str:
+        """The command to give when settings were changed."""
+        if self.has_service("almagent"):
             return "systemctl try-reload-or-restart almagent"
         return self.again
+
+    def has_service(self, name: str) -> bool:
+        return any(self.path(f"{place}/{name}.service").exists() for place in UNITS)
 
     @property
     def settings(self) -> Settings:

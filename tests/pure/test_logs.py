@@ -85,8 +85,11 @@ def test_known_secrets_are_hidden_in_every_form(redactor: Redactor) -> None:
 
 def test_the_password_of_a_known_url_is_hidden_by_itself(redactor: Redactor) -> None:
     redactor.learn("postgres://app:pass%2Fword@db.example.com/app", "see https://example.com")
+    redactor.learn("mysql://u:raw@word@db", "a://u:first-one@h1,a://u:second-one@h2")
+    redactor.learn("https://token-alone@example.com", "https://example.com:443/@scope")
     assert redactor.scrub("tried 'pass/word', then pass%2Fword") == "tried '***', then ***"
-    assert redactor.scrub("db.example.com") == "db.example.com"
+    assert redactor.scrub("raw@word first-one second-one token-alone") == "*** *** *** ***"
+    assert redactor.scrub("db.example.com 443/tcp") == "db.example.com 443/tcp"
 
 
 def test_the_longest_known_secret_is_hidden_first(redactor: Redactor) -> None:

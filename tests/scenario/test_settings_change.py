@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 
 from almagent.wiring import table_name
@@ -108,3 +109,27 @@ async def test_a_signal_while_the_former_self_leaves(
     await agent.until_told("uptodate", 2)
     (container,) = agent.containers()
     assert container["Names"][0].startswith("/almagent-Web02-")
+
+
+async def test_a_reload_while_the_former_self_leaves(
+    agent: Agent, api: ScriptedApi, image: str, port: int
+):
+    agent.configure(deploy={"drain_timeout": 60})
+    api.document = document(image, port)
+    await agent.start()
+    await agent.until_told("uptodate")
+    await agent.end()
+    agent.flag = "Web02"
+    agent.configure()
+    _, kept = await asyncio.open_connection("127.0.0.1", port)
+    await agent.start()
+    await agent.until(lambda: not has_rules(agent.stack_id, "Web01"), "drains")
+    agent.flag = "Web03"
+    agent.configure()
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGHUP)
+    await agent.until(lambda: agent.logged("agent.not_reloaded"), "put off")
+    kept.close()
+    await agent.until_told("uptodate", 2)
+    (container,) = agent.containers()
+    assert container["Names"][0].startswith("/almagent-Web03-")
