@@ -6,7 +6,7 @@ The daemon serves a container, polls the API over TLS each 30 s and a metadata s
 and routes, and has its socket open. It is measured twice: `idle` after a release of an image alone, then
 `idle_after_git` after a release with code from git, of which a part stays behind in memory. Prints one JSON
 object; exits 1 when a limit is exceeded in either. Processor time is that of the measured seconds, as if an
-hour. `imports_kib`: what each module adds in a fresh interpreter when they are loaded in this order.
+hour; `floor_ms` is that of `python3 -c pass` right after each, since the pace of a machine drifts. `imports_kib`: what each module adds in a fresh interpreter when they are loaded in this order.
 Bytecode is kept as the package has it.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from almagent.lean import TOLD
+from tests.benchmarks.bench_commands import measure as measure_command
 from tests.benchmarks.serving import certificate_in, serving_agent
 from tests.peers.agent import Agent
 from tests.peers.gitserver import GitHTTPS, Repository, serving
@@ -31,6 +33,7 @@ from tests.peers.metadata import AwsPeer
 RSS_LIMIT = 55 * 1024  # KiB
 CPU_LIMIT = 4.0  # seconds an hour
 SETTLE = 15.0  # seconds after the deployment: bake time and the first sweep are over
+FLOORS = 11  # runs, of which the median counts
 FILES = 2_000  # of the release with code, with links and attributes among them
 MODULES = (
     *("asyncio", "structlog", "almagent.settings", "almagent.core.document"),
@@ -64,6 +67,10 @@ def memory(pid: int) -> dict[str, int]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     found = (line.split() for line in lines)
     return {row[0].rstrip(":"): int(row[1]) for row in found if row[0].rstrip(":") in wanted}
+
+
+def nothing() -> float:
+    return measure_command([sys.executable, "-c", "pass"], dict(os.environ)).own
 
 
 def imports() -> dict[str, int]:
@@ -126,6 +133,7 @@ async def observe(agent: Agent, seconds: float) -> dict[str, Any]:
     return {
         "memory_kib": memory(pid),
         "cpu_seconds_an_hour": round(used * 3600 / seconds, 2),
+        "floor_ms": round(statistics.median(nothing() for _ in range(FLOORS)), 1),
         "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
         "files": len(list(Path(f"/proc/{pid}/fd").iterdir())),
     }
