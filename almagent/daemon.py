@@ -312,7 +312,7 @@ async def serve(
     if former is not None:
         log.warning("agent.role_changed", former_stack=former.stack_id, former_flag=former.flag)
         leaving = Agent(former, redactor, Goal.LEAVE)
-        outcome = await _run(leaving)
+        outcome = await _with_signals(leaving)
         if outcome is Outcome.UNTOLD:  # its credentials may be void: nobody is served by waiting
             log.warning("agent.former_role_untold", then="what was to be said of it is dropped")
         elif outcome is not Outcome.DONE:
@@ -330,10 +330,10 @@ async def run(
     check_settings: Callable[[], object] = unchecked,
 ) -> Outcome:
     """The agent with its signals. Raises Refused when another agent holds the lock."""
-    return await _run(Agent(settings, redactor, goal, progress, check_settings))
+    return await _with_signals(Agent(settings, redactor, goal, progress, check_settings))
 
 
-async def _run(agent: Agent) -> Outcome:
+async def _with_signals(agent: Agent) -> Outcome:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

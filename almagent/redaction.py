@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from functools import cache
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -39,12 +40,6 @@ PATTERNS = (
 )
 
 SHORTEST_PART = 6  # characters of a secret's part; shorter ones are often common words
-USER_INFO = (  # of URLs; the password perhaps with a raw @, or one of several URLs; then a token alone
-    re.compile(r"://[^\s/@:]*:(\S+)@"),
-    re.compile(r"://[^\s/@:]*:([^\s@]+)@"),
-    re.compile(r"(?<!ssh)://([^\s/@:]+)@"),
-)
-PORT_AND_PATH = re.compile(r"\d+/")
 OWN_EVENT = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 
@@ -109,9 +104,27 @@ def _forms(secret: str) -> list[str]:
 
 
 def _in_urls(secret: str) -> list[str]:
-    found = [part for pattern in USER_INFO for part in pattern.findall(secret)]
+    """The password of each URL, which may have a raw @, else its token, but not ssh's user name.
+
+    By splitting, in linear time: a value may be as large as a document, and hold anything.
+    """
+    found = []
+    for before, after in pairwise(secret.split("://")):
+        url = (after.split(maxsplit=1) or [""])[0]
+        user = re.split("[/@:]", url, maxsplit=1)[0]
+        mark, rest = url[len(user) : len(user) + 1], url[len(user) + 1 :]
+        if mark == ":":
+            password = rest.rpartition("@")[0]
+            found += [password, password.partition("@")[0]]
+        elif mark == "@" and not before.endswith("ssh"):
+            found.append(user)
     parts = [form for part in found for form in (part, unquote(part))]
-    return [p for p in parts if len(p) >= SHORTEST_PART and not PORT_AND_PATH.match(p)]
+    return [p for p in parts if len(p) >= SHORTEST_PART and not _is_port_and_path(p)]
+
+
+def _is_port_and_path(text: str) -> bool:
+    port, slash, _ = text.partition("/")
+    return bool(slash) and port.isdecimal()
 
 
 def _shortened(text: str) -> str:

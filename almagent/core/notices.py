@@ -20,6 +20,7 @@ REBALANCE = "rebalance"  # last part of the key of a notice that on_rebalance="d
 SETTLED = 2  # polls in a row before a rebalance counts, or a notice that vanished is believed gone
 LONGEST_BUDGET = 3600.0  # seconds; no cloud grants a drain more, so a later time is a wrong clock
 SAME_TIME = 1.0  # seconds within which two deadlines are one
+LATEST = 253_402_300_800.0  # seconds since the epoch: the year 10000, of which no date can be told
 REMEMBERED = 50  # withdrawn notices kept, so that one that comes back is not reported again
 
 
@@ -216,4 +217,6 @@ def _event(change: Change, notice: Notice, status: AgentStatus | None = None) ->
 def _revived(items: Iterable[object]) -> Iterator[Entry]:
     for item in items:
         with suppress(ValueError):
-            yield revived(Entry, item)
+            entry = revived(Entry, item)
+            if entry.deadline is None or 0 <= entry.deadline < LATEST:
+                yield entry

@@ -90,7 +90,7 @@ async def examine(
 
 def _as_called() -> str:
     """The command that root and sudo find; a Python environment is not in their PATH."""
-    if shutil.which("almagent", path=engine.SYSTEM):
+    if shutil.which("almagent", path=host.SYSTEM_PATH):
         return "almagent"
     script = Path(sys.argv[0]).absolute()
     if script.name == "almagent":

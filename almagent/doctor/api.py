@@ -93,4 +93,5 @@ async def clock(patient: Patient) -> Finding:
     text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API"
     if abs(skew) < SKEW_WARN:
         return ok(text)
-    return (fail if abs(skew) >= SKEW_FAIL else warn)(text, keep_time(patient))
+    fix = keep_time(patient)
+    return fail(text, fix) if abs(skew) >= SKEW_FAIL else warn(text, fix)

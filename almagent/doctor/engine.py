@@ -18,12 +18,11 @@ from almagent.core.document import DocumentError, read
 from almagent.core.wire import WireError
 from almagent.doctor.directories import existing, free
 from almagent.doctor.finding import Finding, Level, fail, ok, warn
-from almagent.doctor.host import install
+from almagent.doctor.host import SYSTEM_PATH, install
 from almagent.doctor.others import LOCK, holder
 from almagent.doctor.patient import Patient
 from almagent.ports import PortError
 
-SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # root's, whoever asks
 MIB = 1 << 20
 LEAST = 8 * MIB  # of the state itself, whose file is written anew beside the old one
 CONNECT = 1.0  # seconds; what is on this host accepts at once
@@ -39,7 +38,7 @@ async def docker(patient: Patient) -> Finding:
             fix = "systemctl restart docker"
             if "cannot reach" in text:  # and the library's words for an answer that is not Docker's
                 text = f"what listens on {host} does not answer as a Docker engine"
-        elif shutil.which("dockerd", path=SYSTEM) is None:
+        elif shutil.which("dockerd", path=SYSTEM_PATH) is None:
             fix = f"{install('docker.io', 'docker')}; {fix}"
         return fail(text, f"{fix}; or correct docker.host, which is {host}")
     return ok(f"version {engine.version}, API {engine.api}")

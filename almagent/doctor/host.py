@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 
 from almagent.adapters import metadata as clouds
-from almagent.adapters.metadata.session import SWITCHED_OFF
+from almagent.adapters.metadata.session import SwitchedOff
 from almagent.adapters.router import CANNOT_CHANGE, unsupported_it_seems
 from almagent.clouds import CLOUDS
 from almagent.doctor.directories import obstacle
@@ -22,15 +22,9 @@ from almagent.ports import PortError
 
 OPENSSH = ("openssh-client", "openssh-clients")  # Debian's name and Fedora's
 AZURE_TAG = "7783-7084-3265-9085-8269-3286-77"  # the chassis asset tag of Azure; Hyper-V has none
-
-TIMEKEEPERS = (
-    "chrony",
-    "chronyd",
-    "ntpsec",
-    "ntp",
-    "ntpd",
-    "openntpd",
-)  # services, wherever they are called so
+# Services, wherever they are called so.
+TIMEKEEPERS = ("chrony", "chronyd", "ntpsec", "ntp", "ntpd", "openntpd")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # root's, whoever asks
 
 
 def install(deb: str, rpm: str = "", *, verb: str = "install") -> str:
@@ -168,7 +162,7 @@ async def metadata(patient: Patient) -> Finding:
         instance_id = await found.instance_id()
     except PortError as exc:
         fix = _let_reach(patient, f"the metadata service of {found.name}")
-        if SWITCHED_OFF in str(exc):
+        if isinstance(exc, SwitchedOff):
             fix = "switch the metadata service on for this instance, at its cloud"
         return fail(f"{found.name}: {exc}", f"{fix}; or correct cloud.provider")
     return ok(f"{found.name}, instance {instance_id}")

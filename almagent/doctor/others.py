@@ -179,13 +179,13 @@ def _removal(cron: list[Path], script: bool, containers: dict[str, bool], rules:
     """In the order in which traffic goes on; docs/migration.md has it at length."""
     steps = [f"sed -i /{old.PROGRAM}/d {file}" for file in cron]
     if script:
-        unlink = {"update-rc.d": "update-rc.d -f {} remove", "chkconfig": "chkconfig --del {}"}
-        known = [
-            how.format(Path(old.SHUTDOWN).name)
-            for tool, how in unlink.items()
-            if shutil.which(tool)
-        ]
-        steps += [*known[:1], f"rm {old.SHUTDOWN}"]
+        name = Path(old.SHUTDOWN).name
+        unlink = {
+            "update-rc.d": f"update-rc.d -f {name} remove",
+            "chkconfig": f"chkconfig --del {name}",
+        }
+        steps += [command for program, command in unlink.items() if shutil.which(program)]
+        steps.append(f"rm {old.SHUTDOWN}")
     if any(containers.values()):
         steps.append("start almagent, wait until almagent status says uptodate, and 2 minutes more")
     if containers:

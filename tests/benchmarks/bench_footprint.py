@@ -6,7 +6,8 @@ The daemon serves a container, polls the API over TLS each 30 s and a metadata s
 and routes, and has its socket open. It is measured twice: `idle` after a release of an image alone, then
 `idle_after_git` after a release with code from git, of which a part stays behind in memory. Prints one JSON
 object; exits 1 when a limit is exceeded in either. Processor time is that of the measured seconds, as if an
-hour; `floor_ms` is that of `python3 -c pass` right after each, since the pace of a machine drifts. `imports_kib`: what each module adds in a fresh interpreter when they are loaded in this order.
+hour; `floor_ms` is that of `python3 -c pass` right after each, since the pace of a machine drifts. `imports_kib`:
+what each module adds in a fresh interpreter when they are loaded in this order.
 Bytecode is kept as the package has it.
 """
 

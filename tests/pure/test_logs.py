@@ -92,6 +92,12 @@ def test_the_password_of_a_known_url_is_hidden_by_itself(redactor: Redactor) -> 
     assert redactor.scrub("db.example.com 443/tcp") == "db.example.com 443/tcp"
 
 
+def test_a_large_value_is_learned_at_once(redactor: Redactor) -> None:
+    """Regular expressions that look for URLs need minutes for this one."""
+    redactor.learn("://:" * 100_000)
+    assert redactor.scrub("nothing") == "nothing"
+
+
 def test_the_longest_known_secret_is_hidden_first(redactor: Redactor) -> None:
     redactor.learn("secret", "secret-and-more")
     assert redactor.scrub("secret-and-more") == "***"

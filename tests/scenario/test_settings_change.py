@@ -44,46 +44,64 @@ async def test_another_strategy_and_back(agent: Agent, api: ScriptedApi, image: 
         assert not tally.lost, tally
 
 
-async def test_another_flag(agent: Agent, api: ScriptedApi, image: str, port: int):
-    """What served the former one leaves; its rules would keep the traffic from the new one."""
+async def serve_then_end(agent: Agent, api: ScriptedApi, image: str, port: int) -> str:
+    """The container that it leaves."""
     api.document = document(image, port)
     await agent.start()
     await agent.until_told("uptodate")
     (former,) = agent.running()
     await agent.end()
-    agent.flag = "Web02"
+    return str(former["Id"])
+
+
+def give_flag(agent: Agent, flag: str) -> None:
+    agent.flag = flag
     agent.configure()
+
+
+async def assert_serves_as(agent: Agent, flag: str) -> None:
+    """After another release, by one container alone."""
+    await agent.until_told("uptodate", 2)
+    (container,) = agent.containers()
+    assert container["Names"][0].startswith(f"/almagent-{flag}-")
+
+
+async def drain(agent: Agent, port: int) -> asyncio.StreamWriter:
+    """Start it with another flag; what served the former one does not end before the connection that is given."""
+    give_flag(agent, "Web02")
+    _, kept = await asyncio.open_connection("127.0.0.1", port)
+    await agent.start()
+    await agent.until(lambda: not has_rules(agent.stack_id, "Web01"), "drains")
+    return kept
+
+
+async def test_another_flag(agent: Agent, api: ScriptedApi, image: str, port: int):
+    """What served the former one leaves; its rules would keep the traffic from the new one."""
+    former = await serve_then_end(agent, api, image, port)
+    give_flag(agent, "Web02")
     api.document = document(image, port, PAGE="other")
     await agent.start()
-    await agent.until_told("uptodate", 2)
+    await assert_serves_as(agent, "Web02")
     assert await answers(port, "other")
-    (container,) = agent.containers()
-    assert container["Names"][0].startswith("/almagent-Web02-")
     assert not has_rules(agent.stack_id, "Web01")
-    assert agent.words(former["Id"])[-1] == "terminated"
+    assert agent.words(former)[-1] == "terminated"
     assert agent.words()[-4:] == ["stopped", "starting", "installing", "uptodate"]
 
 
 async def test_another_role_when_nothing_can_be_said_of_the_former_one(
     agent: Agent, api: ScriptedApi, image: str, port: int
 ):
-    api.document = document(image, port)
-    await agent.start()
-    await agent.until_told("uptodate")
-    await agent.end()
+    await serve_then_end(agent, api, image, port)
     for path in STATUSES:
         api.always(path, reply(403))  # the new credentials are not valid for the former role
-    agent.flag = "Web02"
-    agent.configure()
+    give_flag(agent, "Web02")
     api.document = document(image, port, PAGE="other")
     await agent.start()
     await agent.until(lambda: agent.logged("agent.former_role_untold"), "given up")
     for path in STATUSES:
         api.always(path, None)
-    await agent.until_told("uptodate", 2)
+    await assert_serves_as(agent, "Web02")
     assert await answers(port, "other")
-    (container,) = agent.containers()
-    assert container["Names"][0].startswith("/almagent-Web02-")
 
 
 async def test_a_signal_while_the_former_self_leaves(
@@ -91,45 +109,26 @@ async def test_a_signal_while_the_former_self_leaves(
 ):
     """It ends in good order, and the next start goes on where it was."""
     agent.configure(deploy={"drain_timeout": 60})
-    api.document = document(image, port)
-    await agent.start()
-    await agent.until_told("uptodate")
-    (former,) = agent.running()
-    await agent.end()
-    agent.flag = "Web02"
-    agent.configure()
-    _, kept = await asyncio.open_connection("127.0.0.1", port)
-    await agent.start()
-    await agent.until(lambda: not has_rules(agent.stack_id, "Web01"), "drains")
+    former = await serve_then_end(agent, api, image, port)
+    kept = await drain(agent, port)
     assert await agent.end() == 0
     assert agent.logged("stop.interrupted")
-    assert [c["Id"] for c in agent.running()] == [former["Id"]]
+    assert [c["Id"] for c in agent.running()] == [former]
     kept.close()
     await agent.start()
-    await agent.until_told("uptodate", 2)
-    (container,) = agent.containers()
-    assert container["Names"][0].startswith("/almagent-Web02-")
+    await assert_serves_as(agent, "Web02")
 
 
 async def test_a_reload_while_the_former_self_leaves(
     agent: Agent, api: ScriptedApi, image: str, port: int
 ):
+    """It is done after that."""
     agent.configure(deploy={"drain_timeout": 60})
-    api.document = document(image, port)
-    await agent.start()
-    await agent.until_told("uptodate")
-    await agent.end()
-    agent.flag = "Web02"
-    agent.configure()
-    _, kept = await asyncio.open_connection("127.0.0.1", port)
-    await agent.start()
-    await agent.until(lambda: not has_rules(agent.stack_id, "Web01"), "drains")
-    agent.flag = "Web03"
-    agent.configure()
+    await serve_then_end(agent, api, image, port)
+    kept = await drain(agent, port)
+    give_flag(agent, "Web03")
     assert agent.process is not None
     agent.process.send_signal(signal.SIGHUP)
     await agent.until(lambda: agent.logged("agent.not_reloaded"), "put off")
     kept.close()
-    await agent.until_told("uptodate", 2)
-    (container,) = agent.containers()
-    assert container["Names"][0].startswith("/almagent-Web03-")
+    await assert_serves_as(agent, "Web03")

@@ -19,8 +19,11 @@ from almagent.ports import Unavailable
 PATH = "/latest/api/token"
 LIFE = 21600  # seconds; the longest that both clouds grant
 RENEW = 0.8  # of the life: a new one is fetched before requests fail with the old one
-SWITCHED_OFF = "the service is switched off"
 TOKEN = re.compile(r"[!-;=?-~]+")  # printable, no space, no markup
+
+
+class SwitchedOff(Unavailable):
+    """By whoever owns the instance: nothing on this host can change it."""
 
 
 class Session:
@@ -95,7 +98,9 @@ class Session:
             self._renew_at = math.inf
             return {}
         if answer.status == 403:
-            raise Unavailable(f"cannot get a token at {PATH}: HTTP 403, {SWITCHED_OFF}")
+            raise SwitchedOff(
+                f"cannot get a token at {PATH}: HTTP 403, the service is switched off"
+            )
         if answer.status != 200 or not TOKEN.fullmatch(answer.text):
             raise Unavailable(f"cannot get a token at {PATH}: HTTP {answer.status}")
         self._renew_at = self._now() + RENEW * self._granted(answer, wanted)
