@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from almagent.adapters.docker_engine.pull import verdict
+from almagent.adapters.docker_engine.pull import Transfer, verdict
 from almagent.ports import PortError, Refused, Unavailable
 from tests.peers.engine_world import Docker, docker_around
 from tests.peers.fault_registry import Fault
@@ -93,6 +93,21 @@ async def test_a_slow_pull_may_take_longer_than_the_idle_limit(around: Docker):
     assert time.monotonic() - began > 1.4
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] > LARGE * 0.9
+
+
+@pytest.mark.parametrize(
+    "status", ["Verifying Checksum", "Download complete", "Extracting", "Pull complete"]
+)
+def test_a_layer_is_here_whatever_the_engine_tells_first_after_its_download(status: str):
+    """It leaves out what it has not got rid of when there is something newer."""
+    transfer = Transfer("app:1")
+    for layer, size in (("a", 300), ("b", 11)):
+        progress = {"current": size // 3, "total": size}
+        transfer.take({"status": "Downloading", "id": layer, "progressDetail": progress})
+    assert (transfer.done, transfer.total) == (103, 311)
+    for layer in ("a", "b", "c"):  # of c nothing was told
+        transfer.take({"status": status, "id": layer, "progressDetail": {"current": 1, "total": 9}})
+    assert (transfer.done, transfer.total) == (311, 311)
 
 
 @pytest.mark.parametrize(("header", "wait"), [("17", 17.0), (None, 60.0)])

@@ -14,6 +14,9 @@ from typing import Any
 from almagent.adapters.docker_engine import texts
 from almagent.ports import PortError, Refused, Unavailable
 
+# A layer is here. The engine tells only the latest to who listens slowly, so any of them may be the first to come.
+_HERE = {"Verifying Checksum", "Download complete", "Extracting", "Pull complete"}
+
 RATE_LIMIT_WAIT = 60.0  # seconds, where neither the text nor the registry tells
 _DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
 _RETRY_AFTER = re.compile(r"retry-after: ([0-9.]+)(m?s|µs|m)?")
@@ -62,7 +65,7 @@ class Transfer:
         detail = line.get("progressDetail") or {}
         if status == "Downloading" and "total" in detail:
             self._layers[layer] = (int(detail["current"]), int(detail["total"]))
-        elif status == "Download complete" and layer in self._layers:
+        elif status in _HERE and layer in self._layers:
             total = self._layers[layer][1]
             self._layers[layer] = (total, total)
         elif match := _DIGEST.fullmatch(status):
