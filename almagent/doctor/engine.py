@@ -36,7 +36,7 @@ async def docker(patient: Patient) -> Finding:
         text, fix = str(exc), "systemctl enable --now docker"
         if await _is_listened_on(host):
             fix = "systemctl restart docker"
-            if "cannot reach" in text:  # and the library's words for an answer that is not Docker's
+            if "cannot reach" in text or "not valid" in text:
                 text = f"what listens on {host} does not answer as a Docker engine"
         elif shutil.which("dockerd", path=SYSTEM_PATH) is None:
             fix = f"{install('docker.io', 'docker')}; {fix}"

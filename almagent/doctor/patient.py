@@ -12,7 +12,7 @@ from almagent.adapters.calls import uncounted
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.core import wire
 from almagent.core.frozen import frozen
-from almagent.ports import PortError
+from almagent.ports import PortError, Unavailable
 from almagent.settings import Settings
 from almagent.settings_load import Loaded
 
@@ -115,16 +115,19 @@ class Patient:
         )
 
     async def _ask_docker(self) -> Engine:
-        door = EngineDoor(self.settings.docker.host, CALL)
+        door = EngineDoor(self.settings.docker.host, CALL, only_looks=True)
 
         def ask(client: Any) -> Engine:
+            try:
+                version = client.version()
+            except client.NotFound as exc:
+                raise Unavailable("cannot reach the Docker engine: it has no version") from exc
             info = client.info()
-            containers = client.containers(all=True)
             return Engine(
-                version=info["ServerVersion"],
-                api=client.api_version,
+                version=version["Version"],
+                api=version["ApiVersion"],
                 root=Path(info["DockerRootDir"]),
-                containers=tuple(containers),
+                containers=tuple(client.containers(all=True)),
             )
 
         try:

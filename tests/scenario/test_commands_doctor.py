@@ -5,6 +5,7 @@ Most run in this process: what they look at is real all the same.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import re
@@ -120,6 +121,23 @@ async def test_something_else_than_docker(agent: Agent, api: ScriptedApi):
     host = f"tcp://127.0.0.1:{api.port}"
     assert found.text == f"what listens on {host} does not answer as a Docker engine"
     assert found.fix == f"systemctl restart docker; or correct docker.host, which is {host}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"HTTP/1.0 404 Not Found\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n<html>", b"SSH-2.0\r\n", b""],
+)
+async def test_something_else_than_docker_on_the_socket(agent: Agent, tmp_path: Path, said: bytes):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    host = f"unix://{tmp_path}/docker.sock"
+    agent.configure(docker={"host": host})
+    async with await asyncio.start_unix_server(answer, tmp_path / "docker.sock"):
+        found = (await failed(agent))["docker"]
+    assert found.text == f"what listens on {host} does not answer as a Docker engine"
 
 
 async def test_docker_hangs(agent: Agent, tmp_path: Path):

@@ -16,7 +16,7 @@ from typing import Any
 
 import urllib3.exceptions
 
-from almagent.adapters.docker_engine import texts
+from almagent.adapters.docker_engine import answers
 from almagent.adapters.docker_engine.sdk import (
     APIClient,
     APIError,
@@ -27,10 +27,7 @@ from almagent.adapters.docker_engine.sdk import (
     kwargs_from_env,
     unixconn,
 )
-from almagent.ports import PortError, Refused, Unavailable
-
-GATEWAY_STATUS = {502, 503, 504}  # the engine, or a proxy before it, is there but not able to work
-STARTING = ("containerd.sock", "is shutting down", "context deadline exceeded", "context canceled")
+from almagent.ports import PortError
 
 
 class _Connection(unixconn.UnixHTTPConnection):
@@ -145,29 +142,10 @@ def is_answer(exc: BaseException) -> bool:
 def translate(what: str, exc: BaseException, idle: float) -> PortError:
     """The vendor's errors in our words; `what` completes "cannot ...", `idle` is what was waited for."""
     if isinstance(exc, APIError):
-        return _translate_answer(what, exc)
+        return answers.refusal(what, exc.status_code or 0, str(exc.explanation or exc))
     if isinstance(exc, Timeout | urllib3.exceptions.TimeoutError):
-        return Unavailable(f"cannot {what}: nothing came from the Docker engine for {idle:g} s")
+        return answers.silence(what, idle)
     if isinstance(exc, json.JSONDecodeError | KeyError | RecursionError):
-        return Unavailable(f"cannot {what}: the Docker engine gave an answer that is not valid")
+        return answers.nonsense(what)
     known = OSError | DockerException | urllib3.exceptions.HTTPError
-    reason = texts.one_line(str(_root(exc))) if isinstance(exc, known) else type(exc).__name__
-    return Unavailable(f"cannot {what}: cannot reach the Docker engine: {reason}")
-
-
-def _translate_answer(what: str, exc: APIError) -> PortError:
-    text = texts.one_line(str(exc.explanation or exc))
-    message = f"cannot {what}: {text}"
-    if exc.status_code in GATEWAY_STATUS or any(word in text for word in STARTING):
-        return Unavailable(message)
-    return Refused(message)
-
-
-def _root(exc: BaseException) -> BaseException:
-    """The operating system's reason at the bottom of the libraries' wrappings, if there is one."""
-    seen: BaseException | None = exc
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno is not None:
-            return OSError(f"{seen.strerror or seen}")
-        seen = seen.__cause__ or seen.__context__
-    return exc
+    return answers.absence(what, exc, known=isinstance(exc, known))

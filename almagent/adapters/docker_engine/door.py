@@ -30,12 +30,20 @@ MAX_SPARE = 4  # clients kept for the next call; more only while more calls run 
 class EngineDoor:
     """Runs functions that take a client, off the event loop."""
 
-    def __init__(self, host: str, deadline: float = SHORT, on_call: OnCall = uncounted) -> None:
+    def __init__(
+        self,
+        host: str,
+        deadline: float = SHORT,
+        on_call: OnCall = uncounted,
+        *,
+        only_looks: bool = False,
+    ) -> None:
         """`deadline`: seconds for a call that asks for no other. `on_call` hears of each: its name, and ok,
-        refused, failed or silent."""
+        refused, failed or silent. `only_looks`: what `reader` can is enough, where it gets there."""
         self.host = host
         self._on_call = on_call
         self._deadline = deadline
+        self._uses_reader = only_looks and host.startswith("unix://")
         self._door = Door("docker")
         self._spare: list[Client] = []
         self._lock = threading.Lock()
@@ -97,15 +105,22 @@ class EngineDoor:
 
     def open(self, idle: float) -> Client:
         """A new client. From a thread only: loads the SDK, asks the engine for its API version."""
-        from almagent.adapters.docker_engine.client import Client  # noqa: PLC0415  loaded when used
-
-        client = Client(self.host, idle=idle, version=self._version)
+        client: Client = self.library.Client(self.host, idle=idle, version=self._version)
         self._version = client.api_version
         return client
 
-    def _run(self, what: str, fn: Callable[[Any], T], timeout: float) -> T:
-        from almagent.adapters.docker_engine.client import is_answer, translate  # noqa: PLC0415
+    @property
+    def library(self) -> Any:
+        """What speaks to the engine; loaded when used."""
+        if self._uses_reader:
+            from almagent.adapters.docker_engine import reader  # noqa: PLC0415
 
+            return reader
+        from almagent.adapters.docker_engine import client  # noqa: PLC0415
+
+        return client
+
+    def _run(self, what: str, fn: Callable[[Any], T], timeout: float) -> T:
         client: Client | None = None
         try:
             client = self._take(timeout)
@@ -114,11 +129,11 @@ class EngineDoor:
             self._give(client)
             raise
         except Exception as exc:
-            if is_answer(exc):
+            if self.library.is_answer(exc):
                 self._give(client)
             else:
                 self._discard(client)
-            raise translate(what, exc, timeout) from exc
+            raise self.library.translate(what, exc, timeout) from exc
         self._give(client)
         return result
 
@@ -180,13 +195,11 @@ class _Reader(Generic[T]):
         self._client: Client | None = None
 
     def run(self) -> None:
-        from almagent.adapters.docker_engine.client import translate  # noqa: PLC0415
-
         try:
             self._client = self._door.open(self._idle)
             self._read(self._client)
         except Exception as exc:  # noqa: BLE001  a thread has nobody else to tell
-            self._hand(translate(self._what, exc, self._idle))
+            self._hand(self._door.library.translate(self._what, exc, self._idle))
         finally:
             if self._client is not None:
                 self._client.close()
