@@ -56,6 +56,7 @@ def stream() -> Iterator[io.StringIO]:
     [
         ("clone https://bob:pw@host/repo failed", "clone https://***@host/repo failed"),
         ("https://bob:p/w@host/repo", "https://***@host/repo"),
+        ("a@b https://bob:p:w@host, x://c:d\te@f", "a@b https://***@host, x://c:d\te@f"),
         ("https://ghp_token@host/repo", "https://***@host/repo"),
         ("ssh://git@host:2222/repo", "ssh://git@host:2222/repo"),
         ("git@host:repo", "git@host:repo"),
@@ -73,6 +74,15 @@ def stream() -> Iterator[io.StringIO]:
 )
 def test_what_looks_like_a_secret_is_hidden(redactor: Redactor, text: str, shown: str) -> None:
     assert redactor.scrub(text) == shown
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["://a:", "://a:@", "://a", "@ ", "-----BEGIN ", "authorization ", "'password'  ", "bearer "],
+)
+def test_a_long_line_is_looked_through_at_once(redactor: Redactor, start: str) -> None:
+    """A container may write it. Looking again from each start would take many minutes."""
+    assert redactor.scrub(f"{start * 200_000}\nthen https://bob:pw@host").endswith("://***@host")
 
 
 def test_known_secrets_are_hidden_in_every_form(redactor: Redactor) -> None:
