@@ -70,6 +70,35 @@ async def test_an_event_that_is_not_understood_hides_no_other() -> None:
         assert notice.key == "aws/maintenance/instance-event-2"
 
 
+async def test_maintenance_which_is_announced_long_before_is_read_at_each_sixth_poll() -> None:
+    async with AwsPeer() as peer:
+        cloud = Aws(peer.url, timeout=10)
+        peer.values[peer.maintenance] = json.dumps([aws_event()])
+        (first,) = await cloud.notices()
+        peer.values |= {peer.maintenance: "[]", peer.spot: SPOT}
+        told = [[notice.key for notice in await cloud.notices()] for _ in range(6)]
+        assert told == [["aws/spot", first.key]] * 5 + [["aws/spot"]]
+        asked = peer.count()
+        assert (asked[peer.maintenance], asked[peer.spot]) == (2, 7)
+
+
+async def test_maintenance_is_asked_for_again_at_once_when_its_answer_is_not_clear() -> None:
+    async with AwsPeer() as peer:
+        cloud = Aws(peer.url, timeout=10)
+        peer.faults[peer.maintenance] = Reply(503)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await cloud.notices()
+        del peer.faults[peer.maintenance]
+        peer.values[peer.maintenance] = json.dumps([aws_event()])
+        (notice,) = await cloud.notices()
+        peer.faults[peer.spot] = Reply(503)
+        with pytest.raises(Unavailable):  # what was not read now does not make the poll a clear one
+            await cloud.notices()
+        del peer.faults[peer.spot]
+        assert await cloud.notices() == (notice,)
+
+
 @pytest.mark.parametrize("state", ["Detached", "Standby", "Warmed:Stopped"])
 async def test_other_lifecycle_states_are_no_notice(state: str) -> None:
     async with AwsPeer() as peer:

@@ -73,7 +73,7 @@ class Aws:
             Client(base or BASE, timeout=timeout, on_call=on_call), "X-aws-ec2-metadata-token"
         )
         self._watchlist = Watchlist(
-            self._spot, self._rebalance, self._maintenance, self._autoscaling
+            self._spot, self._rebalance, self._autoscaling, seldom=self._maintenance
         )
         self.longest_call = 4 * timeout  # a token and a read, and both again after a 401
 

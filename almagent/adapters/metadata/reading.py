@@ -104,6 +104,10 @@ def _one_line(exc: Exception) -> str:
     return " ".join(str(exc).split())[:200] or type(exc).__name__
 
 
+Reader = Callable[[], Awaitable[Notices]]
+SELDOM = 6  # polls, of which one reads what is announced hours before
+
+
 class Watchlist:
     """Several paths read at once as one poll.
 
@@ -112,23 +116,32 @@ class Watchlist:
     is unknown.
     """
 
-    def __init__(self, *readers: Callable[[], Awaitable[Notices]]) -> None:
-        self._readers = readers
-        self._last: list[Notices] = [() for _ in readers]
+    def __init__(self, *readers: Reader, seldom: Reader | None = None) -> None:
+        """`seldom` reads what is announced long before: at the first poll and then at each sixth, or as soon as
+        it answers clearly."""
+        self._often = readers
+        self._seldom = (seldom,) if seldom else ()
+        self._until_seldom = 0  # polls
+        self._last: dict[Reader, Notices] = {}
 
     async def poll(self) -> Notices:
         """Raises Unavailable."""
-        answers = await asyncio.gather(*(read() for read in self._readers), return_exceptions=True)
+        self._until_seldom = max(0, self._until_seldom - 1)
+        readers = self._often if self._until_seldom else (*self._often, *self._seldom)
+        answers = await asyncio.gather(*(read() for read in readers), return_exceptions=True)
         unknown: Unavailable | None = None
         heard = False
-        for index, answer in enumerate(answers):
+        for read, answer in zip(readers, answers, strict=True):
             if isinstance(answer, Unavailable):
                 unknown = answer
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                self._last[index] = answer
+                self._last[read] = answer
                 heard = heard or bool(answer)
+                if read in self._seldom:
+                    self._until_seldom = SELDOM
         if unknown and not heard:
             raise unknown
-        return tuple(notice for notices in self._last for notice in notices)
+        everything = (self._last.get(read, ()) for read in (*self._often, *self._seldom))
+        return tuple(notice for notices in everything for notice in notices)
