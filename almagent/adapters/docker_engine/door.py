@@ -89,22 +89,22 @@ class EngineDoor:
         Not counted: whoever reads it knows how it ended.
         Raises Refused, and Unavailable also after `idle` seconds without any byte.
         """
-        reader = _Reader(self, what, begin, idle)
-        threading.Thread(target=reader.run, name="docker-stream", daemon=True).start()
+        stream = _Stream(self, what, begin, idle)
+        threading.Thread(target=stream.run, name="docker-stream", daemon=True).start()
         try:
-            while (item := await reader.items.get()) is not None:
+            while (item := await stream.items.get()) is not None:
                 if isinstance(item, PortError):
                     raise item
                 yield item
         finally:
-            reader.cut()
+            stream.cut()
 
     def close(self) -> None:
         """Close the connections that no call uses now."""
         self._forget()
 
     def open(self, idle: float) -> Client:
-        """A new client. From a thread only: loads the SDK, asks the engine for its API version."""
+        """A new client. From a thread only: the SDK is loaded, and asks the engine for its API version."""
         client: Client = self.library.Client(self.host, idle=idle, version=self._version)
         self._version = client.api_version
         return client
@@ -175,7 +175,7 @@ def _outcome(exc: PortError) -> str:
     return "refused" if isinstance(exc, Refused) else "failed"
 
 
-class _Reader(Generic[T]):
+class _Stream(Generic[T]):
     """Reads one stream on a thread and hands its items to the event loop; ends with None or an error."""
 
     def __init__(
