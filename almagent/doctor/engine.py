@@ -25,6 +25,7 @@ from almagent.ports import PortError
 
 MIB = 1 << 20
 LEAST = 8 * MIB  # of the state itself, whose file is written anew beside the old one
+UNITS = ("docker.service", "docker.socket")
 CONNECT = 1.0  # seconds; what is on this host accepts at once
 
 
@@ -33,7 +34,7 @@ async def docker(patient: Patient) -> Finding:
     try:
         engine = await patient.engine()
     except PortError as exc:
-        text, fix = str(exc), "systemctl enable --now docker"
+        text, fix = str(exc), f"{_unmask(patient)}systemctl enable --now docker"
         if await _is_listened_on(host):
             fix = "systemctl restart docker"
             if "cannot reach" in text or "not valid" in text:
@@ -42,6 +43,13 @@ async def docker(patient: Patient) -> Finding:
             fix = f"{install('docker.io', 'docker')}; {fix}"
         return fail(text, f"{fix}; or correct docker.host, which is {host}")
     return ok(f"version {engine.version}, API {engine.api}")
+
+
+def _unmask(patient: Patient) -> str:
+    """What comes before a masked unit can be started."""
+    places = {unit: patient.path(f"/etc/systemd/system/{unit}") for unit in UNITS}
+    masked = [unit for unit, place in places.items() if place.resolve() == Path("/dev/null")]
+    return f"systemctl unmask {' '.join(masked)}; " if masked else ""
 
 
 async def disk(patient: Patient) -> Finding:

@@ -35,7 +35,7 @@ from tests.peers.metadata import AwsPeer
 
 RSS_LIMIT = 55 * 1024  # KiB
 CPU_LIMIT = 4.0  # seconds an hour
-CPUCLOCK_SCHED = 2  # include/linux/posix-timers_types.h
+CPUCLOCK_SCHED = 2  # include/linux/posix-timers.h
 SETTLE = 15.0  # seconds after the deployment: bake time and the first sweep are over
 FLOORS = 11  # runs, of which the median counts
 FILES = 2_000  # of the release with code, with links and attributes among them

@@ -115,6 +115,15 @@ async def test_no_docker(agent: Agent):
     assert "systemctl enable --now docker" in found["docker"].fix
 
 
+async def test_docker_is_masked(agent: Agent, tmp_path: Path):
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "docker.socket").symlink_to("/dev/null")
+    agent.configure(docker={"host": "unix:///nowhere/docker.sock"})
+    fix = (await failed(agent, tmp_path))["docker"].fix
+    assert "systemctl unmask docker.socket; systemctl enable --now docker" in fix
+
+
 async def test_something_else_than_docker(agent: Agent, api: ScriptedApi):
     agent.configure(docker={"host": f"tcp://127.0.0.1:{api.port}"})
     found = (await failed(agent))["docker"]
