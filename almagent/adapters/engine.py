@@ -52,7 +52,6 @@ class DockerEngine:
         self._owner = Owner(stack_id, flag)
         self._common = Common(self._owner, user_id, state_dir / "logs", log_driver, dict(log_opts))
         self._door = EngineDoor(host, deadline, on_call)
-        self._window = EngineDoor(host, deadline, on_call, only_looks=True)
         self._images = Images(
             self._door,
             Album(FileStore(state_dir / "images.json")),
@@ -70,13 +69,12 @@ class DockerEngine:
     def close(self) -> None:
         """Close idle connections. Calls and streams that still run end by themselves."""
         self._door.close()
-        self._window.close()
 
     # --- containers ---
 
     async def observe(self) -> tuple[Container, ...]:
         logs = self._common.logs
-        return await self._window.call("list containers", lambda c: observe(c, self._owner, logs))
+        return await self._door.look("list containers", lambda c: observe(c, self._owner, logs))
 
     async def create(self, spec: Spec, release: Release, *, publish: bool) -> str:
         create.check_environment(spec.environment)

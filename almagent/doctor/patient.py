@@ -12,7 +12,7 @@ from almagent.adapters.calls import uncounted
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.core import wire
 from almagent.core.frozen import frozen
-from almagent.ports import PortError, Unavailable
+from almagent.ports import PortError
 from almagent.settings import Settings
 from almagent.settings_load import Loaded
 
@@ -115,14 +115,10 @@ class Patient:
         )
 
     async def _ask_docker(self) -> Engine:
-        door = EngineDoor(self.settings.docker.host, CALL, only_looks=True)
+        door = EngineDoor(self.settings.docker.host, CALL)
 
         def ask(client: Any) -> Engine:
-            try:
-                version = client.version()
-            except client.NotFound as exc:
-                raise Unavailable("cannot reach the Docker engine: it has no version") from exc
-            info = client.info()
+            version, info = client.version(), client.info()
             return Engine(
                 version=version["Version"],
                 api=version["ApiVersion"],
@@ -131,6 +127,6 @@ class Patient:
             )
 
         try:
-            return await door.call("ask the Docker engine", ask)
+            return await door.look("ask the Docker engine", ask)
         finally:
             door.close()

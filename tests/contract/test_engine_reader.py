@@ -18,7 +18,6 @@ from almagent.ports import PortError, Refused, Unavailable
 from tests.peers.engine_door import ENGINE
 from tests.peers.engine_world import What, docker_world, release
 
-IDLE = 0.5  # seconds
 JSON = b"HTTP/1.1 500 Sorry\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 
 
@@ -27,15 +26,13 @@ def error(text: bytes, status: bytes = b"500") -> bytes:
     return (JSON % (len(body), body)).replace(b"500", status, 1)
 
 
-async def both(host: str, look: Callable[[Any], Any]) -> list[Any]:
+async def both(host: str, look: Callable[[Any], Any], deadline: float = 10.0) -> list[Any]:
     """What the reader and the SDK say, or the error that each of them ends with."""
     said: list[Any] = []
-    for only_looks in (True, False):
-        door = EngineDoor(host, IDLE * 2, only_looks=only_looks)
+    for name in ("look", "call"):
+        door = EngineDoor(host, deadline)
         try:
-            said.append(
-                await door.call("look", look, timeout=IDLE if "docker.sock" in host else 10)
-            )
+            said.append(await getattr(door, name)("look", look))
         except PortError as exc:
             said.append(exc)
         finally:
@@ -126,6 +123,8 @@ async def engine_that_says(path: Path, said: bytes, *, then_ends: bool) -> Async
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[", True, Unavailable, "cannot reach"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", True, Unavailable, "cannot reach"),
         (b"", True, Unavailable, "cannot reach"),
+        (b"HTTP/1.0 403 Forbidden\r\n\r\n", True, Refused, "Forbidden"),
+        (b"HTTP/1.0 200 OK\r\n\r\n[", False, Unavailable, "cannot look: "),
         (b"", False, Unavailable, "cannot look: "),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[", False, Unavailable, "cannot look: "),
     ],
@@ -134,7 +133,7 @@ async def test_a_fault_means_the_same_to_both(
     tmp_path: Path, said: bytes, then_ends: bool, kind: type[PortError], words: str
 ):
     async with engine_that_says(tmp_path / "docker.sock", said, then_ends=then_ends) as host:
-        for exc in await both(host, lambda c: c.containers(all=True)):
+        for exc in await both(host, lambda c: c.containers(all=True), deadline=0.5):
             assert isinstance(exc, kind)
             assert words in str(exc)
 
@@ -147,5 +146,59 @@ async def test_nobody_there(tmp_path: Path):
 
 
 async def test_over_tcp_the_sdk_looks():
-    door = EngineDoor("tcp://127.0.0.1:1", only_looks=True)
-    assert door.library.__name__ == "almagent.adapters.docker_engine.client"
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.0 200 OK\r\n\r\n{"ApiVersion": "1.41"}')
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        door = EngineDoor(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert await door.look("look", lambda c: isinstance(c, docker.APIClient))
+        door.close()
+
+
+class Upgraded:
+    """An engine that takes one API version only, another one after its upgrade."""
+
+    def __init__(self) -> None:
+        self.takes = "1.41"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        if path == "/version":
+            status, body = "200 OK", f'{{"ApiVersion": "{self.takes}"}}'
+        elif path.startswith(f"/v{self.takes}/"):
+            status, body = "200 OK", "[]"
+        else:
+            status, body = "400 Bad Request", '{"message": "client version 1.41 is too old"}'
+        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write((head + body).encode())
+        writer.close()
+
+
+@pytest.mark.parametrize("name", ["look", "call"])
+async def test_an_engine_that_was_upgraded_is_met_anew(tmp_path: Path, name: str):
+    engine, door = Upgraded(), EngineDoor(f"unix://{tmp_path}/docker.sock")
+
+    async def ask() -> Any:
+        return await getattr(door, name)("look", lambda c: c.containers(all=True))
+
+    async with await asyncio.start_unix_server(engine.answer, tmp_path / "docker.sock"):
+        assert await ask() == []
+        engine.takes = "1.44"
+        with pytest.raises(Unavailable, match="too old"):  # which says nothing of what was asked
+            await ask()
+        assert await ask() == []
+    door.close()
+
+
+async def test_a_stream_that_breaks_off_makes_the_engine_be_met_anew(tmp_path: Path):
+    engine, door = Upgraded(), EngineDoor(f"unix://{tmp_path}/docker.sock")
+    async with await asyncio.start_unix_server(engine.answer, tmp_path / "docker.sock"):
+        assert await door.call("look", lambda c: c.containers(all=True)) == []
+        engine.takes = "1.44"
+        with pytest.raises(Unavailable, match="too old"):
+            async for _ in door.stream("watch", lambda c: iter(c.containers(all=True)), idle=1):
+                pass
+        assert await door.call("look", lambda c: c.containers(all=True)) == []
+    door.close()

@@ -17,6 +17,7 @@ from tests.contract.test_metadata import aws_event
 from tests.peers.metadata import AlicloudPeer, AwsPeer, AzurePeer, Fault, GcpPeer, Reply
 
 SPOT = '{"action": "terminate", "time": "2026-01-05T18:02:00Z"}'
+MAINTENANCE = "aws/maintenance/instance-event-0d59937288b749b32"
 LATER = '{"action": "terminate", "time": "2026-01-05T18:04:00Z"}'
 
 
@@ -70,19 +71,32 @@ async def test_an_event_that_is_not_understood_hides_no_other() -> None:
         assert notice.key == "aws/maintenance/instance-event-2"
 
 
-async def test_maintenance_which_is_announced_long_before_is_read_at_each_sixth_poll() -> None:
+async def told(cloud: Aws, polls: int) -> list[list[str]]:
+    return [[notice.key for notice in await cloud.notices()] for _ in range(polls)]
+
+
+async def test_maintenance_which_is_announced_days_before_is_read_at_each_sixth_poll() -> None:
+    async with AwsPeer() as peer:
+        cloud = Aws(peer.url, timeout=10)
+        peer.values |= {peer.maintenance: json.dumps([aws_event()]), peer.spot: SPOT}
+        assert await told(cloud, 12) == [["aws/spot", MAINTENANCE]] * 12
+        asked = peer.count()
+        assert (asked[peer.maintenance], asked[peer.spot]) == (2, 12)
+
+
+async def test_maintenance_that_is_not_told_any_more_is_asked_for_again_at_the_next_poll() -> None:
+    """A notice is gone when two answers in a row lack it."""
     async with AwsPeer() as peer:
         cloud = Aws(peer.url, timeout=10)
         peer.values[peer.maintenance] = json.dumps([aws_event()])
-        (first,) = await cloud.notices()
-        peer.values |= {peer.maintenance: "[]", peer.spot: SPOT}
-        told = [[notice.key for notice in await cloud.notices()] for _ in range(6)]
-        assert told == [["aws/spot", first.key]] * 5 + [["aws/spot"]]
-        asked = peer.count()
-        assert (asked[peer.maintenance], asked[peer.spot]) == (2, 7)
+        assert await told(cloud, 1) == [[MAINTENANCE]]
+        peer.values[peer.maintenance] = "[]"
+        assert await told(cloud, 6) == [[MAINTENANCE]] * 5 + [[]]
+        peer.values[peer.maintenance] = json.dumps([aws_event()])
+        assert await told(cloud, 1) == [[MAINTENANCE]]
 
 
-async def test_maintenance_is_asked_for_again_at_once_when_its_answer_is_not_clear() -> None:
+async def test_maintenance_is_asked_for_at_each_poll_until_the_answer_is_clear() -> None:
     async with AwsPeer() as peer:
         cloud = Aws(peer.url, timeout=10)
         peer.faults[peer.maintenance] = Reply(503)
@@ -91,12 +105,18 @@ async def test_maintenance_is_asked_for_again_at_once_when_its_answer_is_not_cle
                 await cloud.notices()
         del peer.faults[peer.maintenance]
         peer.values[peer.maintenance] = json.dumps([aws_event()])
-        (notice,) = await cloud.notices()
-        peer.faults[peer.spot] = Reply(503)
-        with pytest.raises(Unavailable):  # what was not read now does not make the poll a clear one
+        assert await told(cloud, 1) == [[MAINTENANCE]]
+
+
+async def test_maintenance_in_hand_counts_while_anything_answers() -> None:
+    async with AwsPeer() as peer:
+        cloud = Aws(peer.url, timeout=10)
+        peer.values[peer.maintenance] = json.dumps([aws_event()])
+        peer.faults[peer.autoscaling] = Reply(503)
+        assert await told(cloud, 7) == [[MAINTENANCE]] * 7
+        peer.faults |= {peer.spot: Reply(503), peer.rebalance: Reply(503)}
+        with pytest.raises(Unavailable):
             await cloud.notices()
-        del peer.faults[peer.spot]
-        assert await cloud.notices() == (notice,)
 
 
 @pytest.mark.parametrize("state", ["Detached", "Standby", "Warmed:Stopped"])

@@ -9,11 +9,17 @@ GATEWAY_STATUS = {502, 503, 504}  # the engine, or a proxy before it, is there b
 STARTING = ("containerd.sock", "is shutting down", "context deadline exceeded", "context canceled")
 
 
+def is_about_version(text: str) -> bool:
+    """The engine is another one than the one whose API version is remembered: it says nothing of the request."""
+    return "client version" in text
+
+
 def refusal(what: str, status: int, explanation: str) -> PortError:
     """The engine said no with this HTTP status. `what` completes "cannot ..." here and below."""
     text = texts.one_line(explanation)
     message = f"cannot {what}: {text}"
-    if status in GATEWAY_STATUS or any(word in text for word in STARTING):
+    starting = status in GATEWAY_STATUS or any(word in text for word in STARTING)
+    if starting or is_about_version(text):
         return Unavailable(message)
     return Refused(message)
 

@@ -5,7 +5,7 @@
 - It reads the user's Docker configuration, and fails when that is broken: here it reads none.
 - A stream can be left only when its next byte arrives: `cut` ends it from another thread.
 
-Importing this module loads the SDK (4 MB, 60 ms); `door` does so at the first use.
+Importing this module loads the SDK (4 MB, 60 ms); `door` does so when more is wanted than `reader` can do.
 """
 
 import json
@@ -135,8 +135,8 @@ def _is_socket(host: str) -> bool:
 
 
 def is_answer(exc: BaseException) -> bool:
-    """The engine said something well-formed, even if it was no."""
-    return isinstance(exc, APIError)
+    """The engine said something well-formed of the request, even if it was no."""
+    return isinstance(exc, APIError) and not answers.is_about_version(str(exc.explanation))
 
 
 def translate(what: str, exc: BaseException, idle: float) -> PortError:

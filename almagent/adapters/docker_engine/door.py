@@ -30,20 +30,12 @@ MAX_SPARE = 4  # clients kept for the next call; more only while more calls run 
 class EngineDoor:
     """Runs functions that take a client, off the event loop."""
 
-    def __init__(
-        self,
-        host: str,
-        deadline: float = SHORT,
-        on_call: OnCall = uncounted,
-        *,
-        only_looks: bool = False,
-    ) -> None:
+    def __init__(self, host: str, deadline: float = SHORT, on_call: OnCall = uncounted) -> None:
         """`deadline`: seconds for a call that asks for no other. `on_call` hears of each: its name, and ok,
-        refused, failed or silent. `only_looks`: what `reader` can is enough, where it gets there."""
+        refused, failed or silent."""
         self.host = host
         self._on_call = on_call
         self._deadline = deadline
-        self._uses_reader = only_looks and host.startswith("unix://")
         self._door = Door("docker")
         self._spare: list[Client] = []
         self._lock = threading.Lock()
@@ -61,12 +53,26 @@ class EngineDoor:
 
         `name`: by which it is counted, the first word of `what` unless told.
         """
-        timeout = timeout or self._deadline
+        return await self._ask(self._run, what, fn, name, timeout or self._deadline)
+
+    async def look(self, what: str, fn: Callable[[Any], T]) -> T:
+        """As `call`, for what `reader` can do: over a unix socket it needs no SDK."""
+        run = self._run_reader if self.host.startswith("unix://") else self._run
+        return await self._ask(run, what, fn, "", self._deadline)
+
+    async def _ask(
+        self,
+        run: Callable[[str, Callable[[Any], T], float], T],
+        what: str,
+        fn: Callable[[Any], T],
+        name: str,
+        timeout: float,
+    ) -> T:
         with self.counted(name or what.partition(" ")[0]):
             try:
-                return await self._door.call(self._run, what, fn, timeout, timeout=timeout)
+                return await self._door.call(run, what, fn, timeout, timeout=timeout)
             except TimeoutError as exc:
-                self._forget()
+                self.close()
                 text = f"cannot {what}: the Docker engine does not answer within {timeout:g} s"
                 raise _Silent(text) from exc
 
@@ -100,27 +106,23 @@ class EngineDoor:
             stream.cut()
 
     def close(self) -> None:
-        """Close the connections that no call uses now."""
-        self._forget()
+        """Close the connections that no call uses now. Who calls later meets the engine anew."""
+        with self._lock:
+            spare, self._spare, self._version = self._spare, [], None
+        for client in spare:
+            client.close()
 
     def open(self, idle: float) -> Client:
-        """A new client. From a thread only: the SDK is loaded, and asks the engine for its API version."""
-        client: Client = self.library.Client(self.host, idle=idle, version=self._version)
+        """A new client. From a thread only: loads the SDK, asks the engine for its API version."""
+        from almagent.adapters.docker_engine.client import Client  # noqa: PLC0415  loaded when used
+
+        client = Client(self.host, idle=idle, version=self._version)
         self._version = client.api_version
         return client
 
-    @property
-    def library(self) -> Any:
-        """What speaks to the engine; loaded when used."""
-        if self._uses_reader:
-            from almagent.adapters.docker_engine import reader  # noqa: PLC0415
-
-            return reader
-        from almagent.adapters.docker_engine import client  # noqa: PLC0415
-
-        return client
-
     def _run(self, what: str, fn: Callable[[Any], T], timeout: float) -> T:
+        from almagent.adapters.docker_engine.client import is_answer, translate  # noqa: PLC0415
+
         client: Client | None = None
         try:
             client = self._take(timeout)
@@ -129,13 +131,27 @@ class EngineDoor:
             self._give(client)
             raise
         except Exception as exc:
-            if self.library.is_answer(exc):
+            if is_answer(exc):
                 self._give(client)
             else:
                 self._discard(client)
-            raise self.library.translate(what, exc, timeout) from exc
+            raise translate(what, exc, timeout) from exc
         self._give(client)
         return result
+
+    def _run_reader(self, what: str, fn: Callable[[Any], T], timeout: float) -> T:
+        from almagent.adapters.docker_engine import reader  # noqa: PLC0415  likewise
+
+        try:
+            client = reader.Client(self.host, idle=timeout, version=self._version)
+            self._version = client.api_version
+            return fn(client)
+        except PortError:
+            raise
+        except Exception as exc:
+            if not reader.is_answer(exc):
+                self.close()
+            raise reader.translate(what, exc, timeout) from exc
 
     def _take(self, idle: float) -> Client:
         with self._lock:
@@ -156,13 +172,7 @@ class EngineDoor:
     def _discard(self, client: Client | None) -> None:
         if client is not None:
             client.close()
-        self._forget()
-
-    def _forget(self) -> None:
-        with self._lock:
-            spare, self._spare, self._version = self._spare, [], None
-        for client in spare:
-            client.close()
+        self.close()
 
 
 class _Silent(Unavailable):
@@ -195,11 +205,15 @@ class _Stream(Generic[T]):
         self._client: Client | None = None
 
     def run(self) -> None:
+        from almagent.adapters.docker_engine.client import translate  # noqa: PLC0415
+
         try:
             self._client = self._door.open(self._idle)
             self._read(self._client)
         except Exception as exc:  # noqa: BLE001  a thread has nobody else to tell
-            self._hand(self._door.library.translate(self._what, exc, self._idle))
+            if not self._stopped.is_set():
+                self._door.close()
+            self._hand(translate(self._what, exc, self._idle))
         finally:
             if self._client is not None:
                 self._client.close()

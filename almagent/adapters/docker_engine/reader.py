@@ -1,8 +1,7 @@
 """Looking at the engine without the docker SDK, whose loading takes longer than all that a command asks.
 
-It has the names of `client`, as far as looking needs them. Requests have no version in their path: the engine
-answers as its newest, which is what the SDK finds by asking first; so an engine that was replaced meanwhile is
-met as it is now. Each request has a connection of its own: 0.1 ms over a unix socket.
+It has the names of `client`, as far as looking needs them. Each request has a connection of its own, which is
+0.1 ms over a unix socket.
 """
 
 from __future__ import annotations
@@ -38,46 +37,52 @@ class Client:
     Answer = Answer
     NotFound = NotFound
 
-    def __init__(self, host: str, *, idle: float, version: str | None) -> None:  # noqa: ARG002  as `client` has it
-        """`idle`: seconds without a byte after which any request ends."""
-        self.idle = idle
-        self.api_version: str | None = None
+    def __init__(self, host: str, *, idle: float, version: str | None) -> None:
+        """`idle`: seconds without a byte after which any request ends. `version`: of the API; None: the engine is
+        asked for its newest, as the SDK does."""
+        self._idle = idle
         self._path = host.removeprefix("unix://")
+        self.api_version = version or self._newest()
 
     def version(self) -> Any:
-        return self._get("/version")
+        return self._ask("/version")
 
     def info(self) -> Any:
-        return self._get("/info")
+        return self._ask("/info")
 
     def containers(self, *, all: bool, filters: Mapping[str, list[str]] | None = None) -> Any:  # noqa: A002  the SDK's name
         query = urlencode({"all": int(all), "filters": json.dumps(filters or {})})
-        return self._get(f"/containers/json?{query}")
+        return self._ask(f"/containers/json?{query}")
 
     def inspect_container(self, container_id: str) -> Any:
-        return self._get(f"/containers/{quote(container_id, safe='')}/json")
+        return self._ask(f"/containers/{quote(container_id, safe='')}/json")
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def _newest(self) -> str:
+        try:
+            found: str = self._get("/version")["ApiVersion"]
+        except NotFound as exc:
+            raise ConnectionError("it has no version") from exc
+        return found
 
-    def cut(self) -> None:
-        """Nothing here is endless."""
+    def _ask(self, path: str) -> Any:
+        return self._get(f"/v{self.api_version}{path}")
 
     def _get(self, path: str) -> Any:
         with closing(http.client.HTTPConnection("docker")) as connection:
             connection.sock = self._connected()
             connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read()
+            with closing(connection.getresponse()) as response:
+                body = response.read()
         if response.status == http.client.OK:
             return json.loads(body)
         kind = NotFound if response.status == http.client.NOT_FOUND else Answer
-        raise kind(response.status, _explanation(body))
+        explanation = _explanation(body) or f"HTTP {response.status} {response.reason}"
+        raise kind(response.status, explanation)
 
     def _connected(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(self.idle)
+            sock.settimeout(self._idle)
             sock.connect(self._path)
         except BaseException:
             sock.close()
@@ -86,8 +91,8 @@ class Client:
 
 
 def is_answer(exc: BaseException) -> bool:
-    """The engine said something well-formed, even if it was no."""
-    return isinstance(exc, Answer)
+    """The engine said something well-formed of the request, even if it was no."""
+    return isinstance(exc, Answer) and not answers.is_about_version(exc.explanation)
 
 
 def translate(what: str, exc: BaseException, idle: float) -> PortError:

@@ -105,7 +105,7 @@ def _one_line(exc: Exception) -> str:
 
 
 Reader = Callable[[], Awaitable[Notices]]
-SELDOM = 6  # polls, of which one reads what is announced hours before
+SELDOM = 6  # polls, of which one reads what is announced days before
 
 
 class Watchlist:
@@ -117,31 +117,35 @@ class Watchlist:
     """
 
     def __init__(self, *readers: Reader, seldom: Reader | None = None) -> None:
-        """`seldom` reads what is announced long before: at the first poll and then at each sixth, or as soon as
-        it answers clearly."""
+        """`seldom` reads what is announced days before: at the first poll and then at each sixth; at the very next
+        one where its answer is unclear, or lacks what it told before."""
         self._often = readers
         self._seldom = (seldom,) if seldom else ()
         self._until_seldom = 0  # polls
-        self._last: dict[Reader, Notices] = {}
+        self._last: dict[Reader, Notices] = dict.fromkeys((*self._often, *self._seldom), ())
 
     async def poll(self) -> Notices:
         """Raises Unavailable."""
         self._until_seldom = max(0, self._until_seldom - 1)
-        readers = self._often if self._until_seldom else (*self._often, *self._seldom)
-        answers = await asyncio.gather(*(read() for read in readers), return_exceptions=True)
+        due, kept = (self._often, self._seldom) if self._until_seldom else (tuple(self._last), ())
+        answers = await asyncio.gather(*(read() for read in due), return_exceptions=True)
         unknown: Unavailable | None = None
-        heard = False
-        for read, answer in zip(readers, answers, strict=True):
+        clear: list[Reader] = []
+        for read, answer in zip(due, answers, strict=True):
             if isinstance(answer, Unavailable):
                 unknown = answer
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                self._last[read] = answer
-                heard = heard or bool(answer)
-                if read in self._seldom:
-                    self._until_seldom = SELDOM
+                self._take(read, answer)
+                clear.append(read)
+        heard = any(self._last[read] for read in (*clear, *kept)) if clear else False
         if unknown and not heard:
             raise unknown
-        everything = (self._last.get(read, ()) for read in (*self._often, *self._seldom))
-        return tuple(notice for notices in everything for notice in notices)
+        return tuple(notice for notices in self._last.values() for notice in notices)
+
+    def _take(self, read: Reader, notices: Notices) -> None:
+        if read in self._seldom:
+            missing = {n.key for n in self._last[read]} - {n.key for n in notices}
+            self._until_seldom = 1 if missing else SELDOM
+        self._last[read] = notices
