@@ -41,6 +41,7 @@ class Reply:
 class Fault(Enum):
     STALL = "accepts, reads, never answers"
     RESET = "resets the connection"
+    CUT = "says 404 and ends in the middle of a header"
     DRIP = "one byte of an endless body at a time"
 
 
@@ -156,6 +157,12 @@ async def _misbehave(
     if fault is Fault.RESET:
         linger = struct.pack("ii", 1, 0)  # close sends RST
         writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
+        return
+    if fault is Fault.CUT:
+        writer.write(b"HTTP/1.1 404 Not Found\r\nServer: EC")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
         return
     if fault is Fault.DRIP:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from almagent.adapters.docker_engine import answers
+from almagent.adapters.whole_response import WholeResponse
 from almagent.ports import PortError
 
 
@@ -69,6 +70,7 @@ class Client:
 
     def _get(self, path: str) -> Any:
         with closing(http.client.HTTPConnection("docker")) as connection:
+            connection.response_class = WholeResponse
             connection.sock = self._connected()
             connection.request("GET", path)
             with closing(connection.getresponse()) as response:

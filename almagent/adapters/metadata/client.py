@@ -3,19 +3,27 @@
 Whoever answers on a link-local address is not trusted: no proxy, no redirect, no cookie, no
 compression, a capped body, one deadline for the whole exchange. Only 200 and 404 say anything; every
 other outcome is Unavailable, because a service that is broken does not announce the end of a machine.
+
+Answers are taken apart by the standard library. Asking each 5 s is most of what an idle agent does, and takes a
+quarter less here than by aiohttp, whose loading would be half of what `almagent doctor` takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
+import re
 import ssl
 import time
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from email.message import Message
+from io import BufferedReader, BytesIO
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from almagent.adapters.calls import OnCall, uncounted
-from almagent.adapters.http_library import aiohttp
+from almagent.adapters.whole_response import WholeResponse
 from almagent.core.frozen import frozen
 from almagent.ports import Unavailable
 
@@ -24,6 +32,9 @@ SMALL = 4 * 1024  # bytes; identifiers, tokens and single notices are far below 
 LARGE = (
     64 * 1024
 )  # bytes; lists of events and OpenStack's document, which holds the user's own keys
+HEAD = 16 * 1024  # bytes of status and headers, as many as common servers send at most
+SAFE = "%/?&=:@!$'()*+,;[]~"  # what stands for itself in the target of a request, beside letters and digits
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
 
 class Silent(Unavailable):
@@ -35,7 +46,7 @@ class Answer:
     path: str  # without its query
     status: int
     text: str
-    headers: Mapping[str, str]
+    headers: Message  # whose names may be asked for in any case
 
     def found(self) -> str | None:
         """The text; None: there is no such thing (404). Raises Unavailable for every other status."""
@@ -50,8 +61,11 @@ class Client:
     """Requests to one base URL, a connection each: one every few seconds is not worth keeping."""
 
     def __init__(self, base: str, *, timeout: float, on_call: OnCall = uncounted) -> None:
-        self._base = base.rstrip("/")
-        self._tls = ssl.create_default_context() if urlsplit(base).scheme == "https" else True
+        url = urlsplit(base)
+        self._tls = ssl.create_default_context() if url.scheme == "https" else None
+        self._host, self._port = url.hostname or "", url.port or (443 if self._tls else 80)
+        self._authority = url.netloc.rpartition("@")[2]
+        self._prefix = url.path.rstrip("/")
         self._on_call = on_call  # hears the path and the HTTP status, or "failed"
         self.timeout = timeout  # seconds
 
@@ -68,7 +82,7 @@ class Client:
 
     async def put(self, path: str, *, headers: Mapping[str, str]) -> Answer:
         """Raises Unavailable, Silent when only the answer is missing."""
-        return await self._request("PUT", path, headers)
+        return await self._request("PUT", path, {"Content-Length": "0", **headers})
 
     async def _request(
         self,
@@ -83,51 +97,110 @@ class Client:
         deadline = self.timeout + wait
         begun, outcome = time.monotonic(), "failed"
         try:
-            async with asyncio.timeout(deadline), self._session() as session:
-                answer = await _exchange(session, method, self._base + path, headers, cap)
+            async with asyncio.timeout(deadline):
+                said = await self._exchange(self._written(method, path, headers), HEAD + cap)
+            answer = _understood(name, said, method, cap)
             outcome = str(answer.status)
-            return answer  # noqa: TRY300  an else would need the deadline around it, too
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise Unavailable(f"cannot read {name}: no connection in time") from exc
+            return answer  # noqa: TRY300  an else would not have `answer` checked before
         except TimeoutError as exc:
             raise Silent(f"cannot read {name}: no whole answer within {deadline:g} s") from exc
-        except (aiohttp.ClientError, OSError, UnicodeDecodeError) as exc:
+        except (OSError, http.client.HTTPException, ValueError) as exc:
             raise Unavailable(f"cannot read {name}: {_reason(exc)}") from exc
         finally:
             self._on_call(name, outcome, time.monotonic() - begun)
 
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
+    def _written(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
+        lines = {
+            "Host": self._authority,
+            "User-Agent": "almagent",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+            **headers,
+        }
+        head = [f"{method} {quote(self._prefix + path, safe=SAFE)} HTTP/1.1"]
+        head += [f"{name}: {content}" for name, content in lines.items()]
+        return "\r\n".join([*head, "", ""]).encode("ascii")
+
+    async def _exchange(self, request: bytes, most: int) -> bytes:
+        """Raises OSError; TimeoutError is the deadline's."""
+        loop = asyncio.get_running_loop()
+        try:
             # Connecting gets less than the whole time, so that silence after it can be told apart.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeout * 0.8),
-        )
+            async with asyncio.timeout(self.timeout * 0.8):
+                transport, answer = await loop.create_connection(
+                    lambda: _Answer(loop.create_future(), most),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                )
+        except TimeoutError as exc:
+            raise OSError(0, "no connection in time") from exc
+        try:
+            transport.write(request)
+            await answer.ended
+            return bytes(answer.said)
+        finally:
+            answer.ended.cancel()
+            transport.abort()
 
 
-async def _exchange(
-    session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], cap: int
-) -> Answer:
-    plain = {"Accept-Encoding": "identity", **headers}
-    async with session.request(method, url, headers=plain, allow_redirects=False) as response:
-        name = response.url.path
-        body = await _capped(response.content, name, cap)
-        return Answer(name, response.status, body.decode().strip(), response.headers)
+class _Answer(asyncio.Protocol):
+    """What is said on one connection, until it ends, the announced length is there, or it is too much."""
+
+    def __init__(self, ended: asyncio.Future[None], most: int) -> None:
+        self.ended = ended
+        self.said = bytearray()
+        self._most = most
+
+    def data_received(self, data: bytes) -> None:
+        self.said += data
+        if self._is_whole() and not self.ended.done():
+            self.ended.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.ended.done():
+            return
+        if exc is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(exc)
+
+    def _is_whole(self) -> bool:
+        if len(self.said) > self._most:
+            return True
+        end = self.said.find(b"\r\n\r\n") + 4
+        length = _LENGTH.search(self.said, 0, end) if end >= 4 else None
+        return length is not None and len(self.said) >= end + int(length[1])
 
 
-async def _capped(content: aiohttp.StreamReader, name: str, cap: int) -> bytes:
-    body = b""
-    async for chunk in content.iter_chunked(cap):
-        body += chunk
-        if len(body) > cap:
-            raise Unavailable(f"cannot read {name}: more than {cap} bytes")
-    return body
+class _Said:
+    """What the standard library takes for the socket."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    def makefile(self, _mode: str) -> BufferedReader:
+        raw: Any = BytesIO(self._said)  # of a raw stream only what it has is needed
+        return BufferedReader(raw)
+
+
+def _understood(name: str, said: bytes, method: str, cap: int) -> Answer:
+    """Raises HTTPException, ValueError, Unavailable."""
+    too_much = Unavailable(f"cannot read {name}: more than {cap} bytes")
+    if len(said) > HEAD + cap:
+        raise too_much
+    sock: Any = _Said(said)
+    with WholeResponse(sock, method=method) as response:
+        response.begin()
+        body = response.read()
+    if len(body) > cap:
+        raise too_much
+    return Answer(name, response.status, body.decode().strip(), response.headers)
 
 
 def _reason(exc: Exception) -> str:
-    """Short, and without the URL: an endpoint of the user's may hold a password."""
+    """Short, and without addresses."""
     number = getattr(exc, "errno", None) or 0
     if number > 0:
         return os.strerror(number)  # the library's text has addresses in it
