@@ -30,7 +30,7 @@ from almagent.wiring import choose_strategy, make_api, make_engine, make_state, 
 
 async def ask_document(settings: Settings) -> bytes:
     """Raises PortError."""
-    api = make_api(settings)
+    api = make_api(settings, brief=True)
     try:
         return await api.fetch_document() or b""
     finally:

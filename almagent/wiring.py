@@ -61,9 +61,14 @@ def make_source(s: Settings) -> GitSourceAdapter:
 
 
 def make_api(
-    s: Settings, *, agent_id: str = "", instance_id: str = "", on_call: OnCall = uncounted
+    s: Settings,
+    *,
+    agent_id: str = "",
+    instance_id: str = "",
+    on_call: OnCall = uncounted,
+    brief: bool = False,
 ) -> AlmApi:
-    """Without `agent_id` it can ask, but not report."""
+    """Without `agent_id` it can ask, but not report. `brief`: for a command that asks once and ends."""
     from almagent.adapters.api import AlmApi  # noqa: PLC0415  a preview of a given document needs no HTTP
 
     return AlmApi(
@@ -78,6 +83,7 @@ def make_api(
         ca_file=str(s.api.ca_file or ""),
         user_agent=f"almagent/{__version__}",
         on_call=on_call,
+        brief=brief,
     )
 
 

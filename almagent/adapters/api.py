@@ -6,13 +6,34 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
+from almagent.adapters.alm.peer import Peer, peer
 from almagent.adapters.alm.token import TokenKeeper
-from almagent.adapters.alm.transport import Transport
 from almagent.adapters.calls import OnCall, uncounted
 from almagent.core import wire
 from almagent.core.model import Secret, Status
 from almagent.ports import Refused, Unavailable
+
+
+class Transport(Protocol):
+    """HTTP to the API. Deadlines are the caller's."""
+
+    async def send(self, request: wire.Request, token: str = "") -> wire.Answer:
+        """Raises Unavailable when no answer comes or it is too large."""
+
+    async def close(self) -> None: ...
+
+
+def transport(where: Peer, *, timeout: float, on_call: OnCall, brief: bool) -> Transport:
+    """`brief`: for a command that asks once or twice and ends."""
+    if brief and where.proxy is None:
+        from almagent.adapters.alm.brief import BriefTransport  # noqa: PLC0415  one of the two is loaded
+
+        return BriefTransport(where, timeout=timeout, on_call=on_call)
+    from almagent.adapters.alm.transport import AiohttpTransport  # noqa: PLC0415  likewise
+
+    return AiohttpTransport(where, timeout=timeout, on_call=on_call)
 
 
 class LoginRefused(Unavailable):
@@ -40,6 +61,7 @@ class AlmApi:
         ca_file: str = "",
         user_agent: str = "almagent",
         on_call: OnCall = uncounted,
+        brief: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.agent_id = agent_id
@@ -50,8 +72,8 @@ class AlmApi:
         self._flag = flag
         self._timeout = timeout
         self._etag = ""
-        self._transport = Transport(
-            url, timeout=timeout, ca_file=ca_file, user_agent=user_agent, on_call=on_call
+        self._transport = transport(
+            peer(url, ca_file, user_agent), timeout=timeout, on_call=on_call, brief=brief
         )
         self._tokens = TokenKeeper(self._log_in, clock)
 

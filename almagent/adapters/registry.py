@@ -117,7 +117,8 @@ class Registry:
     ) -> tuple[int, Mapping[str, str], Any]:
         """Status, headers and the JSON of the body, None without a sound one."""
         try:
-            return await ask(partial(self._request, method, url, headers, query), self._trust)
+            question = partial(self._request, method, url, headers, query)
+            return await ask(question, self._trust, aiohttp.ClientConnectorError)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as exc:

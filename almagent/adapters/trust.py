@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from almagent.adapters.http_library import aiohttp
-
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # names that openssl-rehash(1) makes
 
 T = TypeVar("T")
@@ -37,8 +35,10 @@ class Trust:
             self.context.load_default_certs()
 
 
-async def ask(question: Callable[[], Awaitable[T]], trust: Trust | None) -> T:
-    """What `question` answers. It is asked again only when it was not connected at first.
+async def ask(
+    question: Callable[[], Awaitable[T]], trust: Trust | None, not_connected: type[Exception]
+) -> T:
+    """What `question` answers. It is asked again only when it was not connected at first, as that error tells.
 
     Of a peer with several addresses the last one's error is told, or none in time: an untrusted certificate
     may be behind any failure.
@@ -47,7 +47,7 @@ async def ask(question: Callable[[], Awaitable[T]], trust: Trust | None) -> T:
         return await question()
     try:
         return await question()
-    except aiohttp.ClientConnectorError:
+    except not_connected:
         trust.make_whole()
     except BaseException:  # the caller's deadline among them
         trust.make_whole()

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from almagent.adapters.alm.transport import Transport
+from almagent.adapters.alm.peer import peer
+from almagent.adapters.api import Transport, transport
 from almagent.adapters.calls import uncounted
 from almagent.adapters.docker_engine.door import EngineDoor
 from almagent.core import wire
@@ -106,13 +107,8 @@ class Patient:
 
     def _make_transport(self) -> Transport:
         s = self.settings.api
-        return Transport(
-            s.url,
-            timeout=CALL,
-            ca_file=str(s.ca_file or ""),
-            user_agent="almagent-doctor",
-            on_call=uncounted,
-        )
+        where = peer(s.url, str(s.ca_file or ""), "almagent-doctor")
+        return transport(where, timeout=CALL, on_call=uncounted, brief=True)
 
     async def _ask_docker(self) -> Engine:
         door = EngineDoor(self.settings.docker.host, CALL)

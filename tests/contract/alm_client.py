@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 from almagent.adapters.api import AlmApi
 from almagent.core.model import Secret
 from tests.peers.api import ScriptedApi
 
 SECRET = "s3cret-Canary"
+BRIEF = ContextVar("BRIEF", default=False)  # whether it is the one for commands that end at once
 AGENT_ID = "3f0d6f5e-0000-4000-8000-000000000001"
 
 
@@ -24,6 +26,7 @@ async def client(api: ScriptedApi, **changes: object) -> AsyncIterator[AlmApi]:
         "agent_id": AGENT_ID,
         "timeout": 2.0,
         "user_agent": "almagent/test",
+        "brief": BRIEF.get(),
     }
     alm = AlmApi(**{**options, **changes})  # type: ignore[arg-type]
     try:

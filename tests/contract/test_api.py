@@ -6,14 +6,14 @@ import asyncio
 import json
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from almagent.adapters.api import AlmApi, LoginRefused
 from almagent.core.model import AgentStatus, AgentWord, ContainerStatus
 from almagent.ports import PortError, Refused, Unavailable
-from tests.contract.alm_client import AGENT_ID, SECRET, client
+from tests.contract.alm_client import AGENT_ID, BRIEF, SECRET, client
 from tests.peers.api import (
     AGENT_STATUS,
     CONFIG,
@@ -31,6 +31,14 @@ from tests.peers.api import (
 )
 
 UPTODATE = AgentStatus(AgentWord.UPTODATE)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["kept", "brief"])
+def transports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All is promised by both."""
+    token = BRIEF.set(request.param)
+    yield
+    BRIEF.reset(token)
 
 
 @pytest.fixture
@@ -277,6 +285,8 @@ async def test_what_the_document_means_is_not_judged_here(
         pytest.param(endless(), id="endless"),
         pytest.param(cut(), id="cut before the answer"),
         pytest.param(cut(b"HTTP/1.1 200"), id="cut in the status line"),
+        pytest.param(cut(b"HTTP/1.1 200 OK\r\n"), id="cut after the status line"),
+        pytest.param(cut(b"HTTP/1.1 200 OK\r\nContent-Le"), id="cut in a header"),
         pytest.param(cut_body(), id="cut in the body"),
         pytest.param(cut(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"), id="not HTTP"),
         pytest.param(cut(b"HTTP/1.1 200 OK\r\nX: " + b"h" * 200_000), id="endless header"),

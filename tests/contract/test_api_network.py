@@ -7,25 +7,33 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from yarl import URL
 
-from almagent.adapters.alm import transport
+from almagent.adapters.alm import brief, transport
 from almagent.adapters.alm.proxies import proxy_for
 from almagent.adapters.api import AlmApi
 from almagent.adapters.http_library import aiohttp
 from almagent.adapters.trust import Trust, ask
 from almagent.core.model import AgentStatus, AgentWord
 from almagent.ports import Refused, Unavailable
-from tests.contract.alm_client import SECRET, client
+from tests.contract.alm_client import BRIEF, SECRET, client
 from tests.peers.api import AGENT_STATUS, CONFIG, TOKEN, ScriptedApi, redirect, reply
 
 UPTODATE = AgentStatus(AgentWord.UPTODATE)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["kept", "brief"])
+def transports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All is promised by both."""
+    token = BRIEF.set(request.param)
+    yield
+    BRIEF.reset(token)
 
 
 @pytest.fixture
@@ -53,6 +61,11 @@ async def test_redirects_are_not_followed(api: ScriptedApi, alm: AlmApi, status:
         assert elsewhere.requests == []
         assert SECRET not in str(caught.value)
     assert await alm.fetch_document()
+
+
+async def test_the_host_is_named_as_the_settings_name_it(api: ScriptedApi, alm: AlmApi):
+    await alm.fetch_document()
+    assert [request.headers["host"] for request in api.requests] == [urlsplit(api.url).netloc] * 2
 
 
 async def test_cookies_are_not_kept(api: ScriptedApi, alm: AlmApi):
@@ -130,8 +143,8 @@ async def test_a_bad_proxy_is_named_without_its_password(
 )
 def test_which_addresses_are_asked_through_the_proxy(url: str, no_proxy: str, used: bool):
     environment = {"HTTPS_PROXY": "proxy.test:3128", "no_proxy": no_proxy}
-    proxy = proxy_for(URL(url), environment)
-    assert proxy == (URL("http://proxy.test:3128") if used else None)
+    proxy = proxy_for(url, environment)
+    assert proxy == ("http://proxy.test:3128" if used else None)
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -220,7 +233,7 @@ async def test_a_certificate_in_the_directory_is_found_without_the_bundle(
     put_into(hashed, certificate)
     async with ScriptedApi(tls=showing(certificate, key)) as api:
         trust = Trust()
-        await ask(partial(get, api.url, trust), trust)
+        await ask(partial(get, api.url, trust), trust, aiohttp.ClientConnectorError)
         assert not trust.whole
         assert trust.context.cert_store_stats()["x509"] == 1  # what this connection needed
 
@@ -242,7 +255,12 @@ async def test_requests_that_are_refused_at_the_same_time_are_all_asked_again(
     told_to_trust(monkeypatch, hashed, bundle=certificate)
     async with ScriptedApi(tls=showing(certificate, key)) as api:
         trust = Trust()
-        await asyncio.gather(*(ask(partial(get, api.url, trust), trust) for _ in range(5)))
+        await asyncio.gather(
+            *(
+                ask(partial(get, api.url, trust), trust, aiohttp.ClientConnectorError)
+                for _ in range(5)
+            )
+        )
         assert len(api.requests) == 5
 
 
@@ -252,11 +270,12 @@ async def test_a_dead_address_does_not_hide_that_the_other_is_not_trusted(
     certificate, key = authority("localhost")
     told_to_trust(monkeypatch, hashed, bundle=certificate)
 
-    def look_up(_host: str, port: int, _family: int) -> list[tuple[Any, ...]]:
+    def look_up(_host: str, port: int, _family: int = 0) -> list[tuple[Any, ...]]:
         addresses = ("127.0.0.1", "127.0.0.2")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in addresses]
 
-    monkeypatch.setattr(transport, "_look_up", look_up)
+    monkeypatch.setattr(transport, "look_up", look_up)
+    monkeypatch.setattr(brief, "look_up", look_up)
     async with ScriptedApi(tls=showing(certificate, key)) as api, client(api) as alm:
         assert await alm.fetch_document()
 
@@ -269,7 +288,7 @@ async def test_after_a_deadline_the_bundle_is_read_for_the_next_try(
     trust = Trust()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await ask(partial(asyncio.sleep, 5), trust)
+            await ask(partial(asyncio.sleep, 5), trust, OSError)
     assert trust.whole
 
 
@@ -282,7 +301,7 @@ async def test_neither_directory_nor_bundle_trusts_it(
         trust = Trust()
         for _ in range(2):
             with pytest.raises(ssl.SSLCertVerificationError):
-                await ask(partial(get, api.url, trust), trust)
+                await ask(partial(get, api.url, trust), trust, aiohttp.ClientConnectorError)
         assert trust.whole
         assert api.requests == []
 

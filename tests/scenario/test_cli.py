@@ -58,6 +58,31 @@ def test_the_docker_library_is_loaded_without_what_it_does_not_need() -> None:
     assert not re.search(r"\bcharset_normalizer\b", done.stdout)
 
 
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_a_command_that_looks_loads_no_large_library(tmp_path: Path, command: str) -> None:
+    settings = tmp_path / "agent.toml"
+    settings.write_text(
+        'stack_id = "s"\nflag = "f"\nuser_id = "u"\n'
+        '[api]\nurl = "http://127.0.0.1:9"\nclient_id = "c"\nclient_secret = "canary"\n'
+        '[cloud]\nprovider = "aws"\nendpoint = "http://127.0.0.1:9"\n'
+        f'[docker]\nhost = "unix://{tmp_path}/docker.sock"\n'
+    )
+    program = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "almagent",
+        command,
+        "--config",
+        str(settings),
+    ]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+    imported = set(re.findall(r"\| +(\w+)", done.stderr))
+    assert {"almagent", "asyncio"} <= imported
+    assert imported & {"aiohttp", "docker", "git", "pydantic", "requests", "structlog"} == set()
+
+
 LOOKS = """
 import sys
 from almagent.lean import be_brief

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-
-from yarl import URL
+from urllib.parse import SplitResult, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def proxy_for(url: URL, environment: Mapping[str, str]) -> URL | None:
-    """Raises ValueError for a proxy that is no URL; its text does not show it: it may hold a password."""
-    host = (url.host or "").lower()
-    text = _value(environment, f"{url.scheme}_proxy")
+def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
+    """A URL. Raises ValueError for a proxy that is none; its text does not show it: it may hold a password."""
+    asked = urlsplit(url)
+    host = (asked.hostname or "").lower()
+    text = _value(environment, f"{asked.scheme}_proxy")
     if not text or _is_local(host) or _is_exempt(host, _value(environment, "no_proxy")):
         return None
-    proxy = URL(text if "://" in text else f"http://{text}")  # as curl does
-    if proxy.scheme not in {"http", "https"} or not proxy.host:
-        raise ValueError(f"cannot use {url.scheme.upper()}_PROXY: it is not an http or https URL")
+    proxy = text if "://" in text else f"http://{text}"  # as curl does
+    if not _is_http(proxy):
+        name = f"{asked.scheme.upper()}_PROXY"
+        raise ValueError(f"cannot use {name}: it is not an http or https URL")
     return proxy
+
+
+def _is_http(text: str) -> bool:
+    try:
+        url: SplitResult = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _value(environment: Mapping[str, str], name: str) -> str:

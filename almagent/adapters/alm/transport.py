@@ -10,19 +10,17 @@ import os
 import socket
 import time
 from functools import partial
-from typing import Any
 
 from yarl import URL
 
-from almagent.adapters.alm.proxies import proxy_for
+from almagent.adapters.alm.peer import BODY_LIMIT, Peer, look_up, too_large
 from almagent.adapters.calls import OnCall
 from almagent.adapters.http_library import aiohttp
 from almagent.adapters.threads import Door
-from almagent.adapters.trust import Trust, ask
+from almagent.adapters.trust import ask
 from almagent.core.wire import Answer, Request
-from almagent.ports import Refused, Unavailable
+from almagent.ports import Unavailable
 
-BODY_LIMIT = 1 << 20  # bytes
 KEEP_ALIVE = (
     55.0  # seconds: outlives the default poll interval, ends before the 60 s of common balancers
 )
@@ -41,22 +39,11 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (  # the most particular fir
 )
 
 
-class Transport:
-    """Raises Refused when the CA file or the proxy of the environment cannot be used."""
-
-    def __init__(
-        self, url: str, *, timeout: float, ca_file: str, user_agent: str, on_call: OnCall
-    ) -> None:
-        self._base = url.rstrip("/")
-        self._host = URL(url).host or url
-        self._proxy = _proxy(URL(url))
-        self._trust = _trust(ca_file, needed=_speaks_tls(URL(url), self._proxy))
+class AiohttpTransport:
+    def __init__(self, peer: Peer, *, timeout: float, on_call: OnCall) -> None:
+        """`timeout`: seconds that a name server gets."""
+        self._peer = peer
         self._timeout = timeout
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": user_agent,
-        }
         self._on_call = on_call  # the outcome is the HTTP status, or "failed"
         self._open_session: aiohttp.ClientSession | None = None
 
@@ -64,10 +51,14 @@ class Transport:
         """Raises Unavailable when no answer comes or it is too large. The caller sets the deadline."""
         started, outcome = time.monotonic(), "failed"
         try:
-            answer = await ask(partial(self._exchange, request, token), self._trust)
+            answer = await ask(
+                partial(self._exchange, request, token),
+                self._peer.trust,
+                aiohttp.ClientConnectorError,
+            )
             outcome = str(answer.status)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            why = _reason(error, self._host)
+            why = _reason(error, self._peer.host)
             raise Unavailable(f"cannot {request.purpose}: {why}") from error
         else:
             return answer
@@ -82,10 +73,10 @@ class Transport:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self._session().request(
             request.method,
-            URL(self._base + request.path).with_query(request.query),
+            URL(self._peer.base + request.path).with_query(request.query),
             data=request.body,
             headers={**request.headers, **headers},
-            proxy=self._proxy,
+            proxy=self._peer.proxy,
             allow_redirects=False,
         ) as response:
             body = await _read(response, request.purpose) if request.wants_body else b""
@@ -97,11 +88,11 @@ class Transport:
         if self._open_session is None:
             self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=self._trust.context if self._trust else True,
+                    ssl=self._peer.trust.context if self._peer.trust else True,
                     resolver=_Resolver(self._timeout),
                     keepalive_timeout=KEEP_ALIVE,
                 ),
-                headers=self._headers,
+                headers=self._peer.headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 auto_decompress=False,
@@ -119,7 +110,7 @@ class _Resolver(aiohttp.abc.AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[aiohttp.abc.ResolveResult]:
-        found = await self._door.call(_look_up, host, port, family, timeout=self._timeout)
+        found = await self._door.call(look_up, host, port, family, timeout=self._timeout)
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host,
@@ -136,17 +127,12 @@ class _Resolver(aiohttp.abc.AbstractResolver):
         """Nothing is held."""
 
 
-def _look_up(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
-    flags = socket.AI_ADDRCONFIG
-    return list(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags))
-
-
 async def _read(response: aiohttp.ClientResponse, purpose: str) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > BODY_LIMIT:
-            raise Unavailable(f"cannot {purpose}: the answer is larger than {BODY_LIMIT} bytes")
+            raise too_large(purpose)
     return bytes(body)
 
 
@@ -159,22 +145,3 @@ def _reason(error: Exception, host: str) -> str:
                 host=host, cause=os.strerror(number) if number else "no address answers"
             )
     return f"the request to {host} failed ({type(error).__name__})"
-
-
-def _speaks_tls(*urls: URL | None) -> bool:
-    return any(url.scheme == "https" for url in urls if url)
-
-
-def _trust(ca_file: str, *, needed: bool) -> Trust | None:
-    """In the system's and in `ca_file` beside it; None: nothing is asked over TLS."""
-    try:
-        return Trust(*([ca_file] if ca_file else [])) if needed or ca_file else None
-    except OSError as error:  # ssl.SSLError is one
-        raise Refused(f"cannot use the CA file {ca_file}: {error.strerror}") from error
-
-
-def _proxy(url: URL) -> URL | None:
-    try:
-        return proxy_for(url, os.environ)
-    except ValueError as error:
-        raise Refused(str(error)) from None
