@@ -33,6 +33,10 @@ from tests.peers.api import (
 UPTODATE = AgentStatus(AgentWord.UPTODATE)
 
 
+def head(*lines: str) -> bytes:
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode()
+
+
 @pytest.fixture(autouse=True, params=[False, True], ids=["kept", "brief"])
 def transports(request: pytest.FixtureRequest) -> Iterator[None]:
     """All is promised by both."""
@@ -288,6 +292,16 @@ async def test_what_the_document_means_is_not_judged_here(
         pytest.param(cut(b"HTTP/1.1 200 OK\r\n"), id="cut after the status line"),
         pytest.param(cut(b"HTTP/1.1 200 OK\r\nContent-Le"), id="cut in a header"),
         pytest.param(cut_body(), id="cut in the body"),
+        pytest.param(cut(head("Content-Length: 500")), id="cut before the body"),
+        pytest.param(
+            cut(head("Content-Length: 500") + b"{}"), id="cut after what is whole by itself"
+        ),
+        pytest.param(cut(head("Content-Length: 9" + "9" * 30) + b"{}"), id="a length beyond all"),
+        pytest.param(cut(head("Transfer-Encoding: chunked") + b"-1\r\n{}"), id="a negative chunk"),
+        pytest.param(
+            cut(head("Transfer-Encoding: chunked") + b"f" * 20 + b"\r\n"), id="a huge chunk"
+        ),
+        pytest.param(cut(head("<html>") + b"{}"), id="a head that is none"),
         pytest.param(cut(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"), id="not HTTP"),
         pytest.param(cut(b"HTTP/1.1 200 OK\r\nX: " + b"h" * 200_000), id="endless header"),
         pytest.param(reply(500), id="500"),

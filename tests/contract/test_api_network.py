@@ -111,10 +111,11 @@ async def test_loopback_is_never_asked_through_a_proxy(
         assert proxy.requests == []
 
 
+@pytest.mark.parametrize("scheme", ["socks5://", "http://CORP\\"])
 async def test_a_bad_proxy_is_named_without_its_password(
-    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, scheme: str
 ):
-    monkeypatch.setenv("HTTP_PROXY", f"socks5://user:{SECRET}@proxy:1080")
+    monkeypatch.setenv("HTTP_PROXY", f"{scheme}user:{SECRET}@proxy:1080")
     with pytest.raises(Refused, match="HTTP_PROXY") as caught:
         async with client(api, url="http://api.example.test"):
             pass
@@ -278,6 +279,14 @@ async def test_a_dead_address_does_not_hide_that_the_other_is_not_trusted(
     monkeypatch.setattr(brief, "look_up", look_up)
     async with ScriptedApi(tls=showing(certificate, key)) as api, client(api) as alm:
         assert await alm.fetch_document()
+
+
+def test_the_families_of_addresses_take_turns():
+    assert brief._by_turns([(6, "a"), (6, "b"), (6, "c"), (4, "d"), (4, "e")]) == [
+        *((6, "a"), (4, "d")),
+        *((6, "b"), (4, "e")),
+        (6, "c"),
+    ]
 
 
 async def test_after_a_deadline_the_bundle_is_read_for_the_next_try(

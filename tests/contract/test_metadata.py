@@ -173,7 +173,27 @@ PEERS: dict[str, Callable[[], MetadataPeer]] = {
     "k5": OpenStackPeer,
 }
 
-UNCLEAR: dict[str, Reply | Fault] = {
+GOOGLE = b"Metadata-Flavor: Google\r\n"
+CUT = {
+    "404 cut in a header": b"HTTP/1.1 404 Not Found\r\n" + GOOGLE + b"Content-Le",
+    "404 cut after a header": b"HTTP/1.1 404 Not Found\r\n" + GOOGLE,
+    "404 cut in its body": b"HTTP/1.1 404 Not Found\r\n" + GOOGLE + b"Content-Length: 9\r\n\r\nNot",
+    "404 with a head that is none": b"HTTP/1.1 404 Not Found\r\n" + GOOGLE + b"<p>\r\nX: y\r\n\r\n",
+    **{
+        f"404 of {text[:20].decode()} {len(text)}": b"HTTP/1.1 404 Not Found\r\n"
+        + GOOGLE
+        + text
+        + b"\r\n\r\n"
+        for text in (
+            b"Content-Length: 1000000000000000",
+            b"Content-Length: 9" + b"9" * 30,
+            b"Content-Length: 9" + b"9" * 5000,
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20,
+        )
+    },
+}
+UNCLEAR: dict[str, Reply | Fault | bytes] = {
+    **CUT,
     "200 cut JSON": Reply(200, '{"action": "termin', {"Metadata-Flavor": "Google"}),
     "200 JSON of another shape": Reply(200, '["terminate"]', {"Metadata-Flavor": "Google"}),
     "200 deep JSON": Reply(200, "[" * 4000, {"Metadata-Flavor": "Google"}),

@@ -41,7 +41,6 @@ class Reply:
 class Fault(Enum):
     STALL = "accepts, reads, never answers"
     RESET = "resets the connection"
-    CUT = "says 404 and ends in the middle of a header"
     DRIP = "one byte of an endless body at a time"
 
 
@@ -56,7 +55,7 @@ class MetadataPeer:
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
-        self.faults: dict[str, Reply | Fault] = {}
+        self.faults: dict[str, Reply | Fault | bytes] = {}  # bytes: just these, and then the end
         self.requests: list[Request] = []
         self.changed = asyncio.Condition()
         self._server: asyncio.Server | None = None
@@ -122,7 +121,7 @@ class MetadataPeer:
         if isinstance(answer, Fault):
             await _misbehave(answer, reader, writer)
         else:
-            writer.write(_encode(answer))
+            writer.write(answer if isinstance(answer, bytes) else _encode(answer))
             await writer.drain()
             writer.close()
             await writer.wait_closed()
@@ -157,12 +156,6 @@ async def _misbehave(
     if fault is Fault.RESET:
         linger = struct.pack("ii", 1, 0)  # close sends RST
         writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
-        return
-    if fault is Fault.CUT:
-        writer.write(b"HTTP/1.1 404 Not Found\r\nServer: EC")
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
         return
     if fault is Fault.DRIP:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")

@@ -13,6 +13,7 @@ import ssl
 import time
 from contextlib import closing
 from functools import partial
+from itertools import count
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
@@ -26,7 +27,8 @@ from almagent.ports import Unavailable
 
 SAFE = "%/:@!$&'()*+,;=~"  # what stands for itself in a path, beside letters and digits
 PORTS = {"http": 80, "https": 443}
-CONNECTING = 0.9  # of the time: so much for all addresses together, in equal parts
+MOST = 4  # addresses that are tried, the families by turns
+CONNECTING = 0.9  # of the time: so much to connect, for all of them together
 
 _WHILE_CONNECTING: tuple[tuple[type[Exception], str], ...] = (  # the most particular first
     (ssl.SSLCertVerificationError, "the certificate of {host} is not trusted"),
@@ -35,7 +37,7 @@ _WHILE_CONNECTING: tuple[tuple[type[Exception], str], ...] = (  # the most parti
     (OSError, "{host} cannot be reached ({cause})"),
 )
 _LATER: tuple[tuple[type[Exception], str], ...] = (
-    (http.client.InvalidURL, "{host} is not a usable address"),
+    (UnicodeError, "{host} is not a usable address"),
     (http.client.IncompleteRead, "{host} closed the connection"),
     (OSError, "{host} closed the connection"),
 )
@@ -53,6 +55,7 @@ class BriefTransport:
         self._timeout = timeout
         self._on_call = on_call
         self._door = Door("api")
+        self._good: tuple[Any, ...] = ()  # the address that took the last connection
 
     async def send(self, request: Request, token: str = "") -> Answer:
         """Raises Unavailable when no answer comes or it is too large. The caller sets the deadline."""
@@ -85,8 +88,9 @@ class BriefTransport:
             connection.response_class = WholeResponse
             connection.sock = self._connected(url)
             connection.request(request.method, target, request.body, headers)
-            with closing(connection.getresponse()) as response:
-                body = response.read(BODY_LIMIT + 1) if request.wants_body else b""
+            answer: Any = connection.getresponse()
+            with closing(answer) as response:
+                body = response.body(BODY_LIMIT + 1) if request.wants_body else b""
                 if len(body) > BODY_LIMIT:
                     raise too_large(request.purpose)
                 labels = {name.lower(): content for name, content in response.getheaders()}
@@ -96,15 +100,17 @@ class BriefTransport:
         """Raises NotConnected, with the last address's reason."""
         problem: OSError = OSError("it has no address")
         try:
-            addresses = look_up(self._peer.host, url.port or PORTS[url.scheme])
+            found = look_up(self._peer.host, url.port or PORTS[url.scheme])
         except OSError as error:
             raise NotConnected from error
+        addresses = sorted(_by_turns(found)[:MOST], key=lambda address: address != self._good)
         for address in addresses:
             try:
                 sock = self._open(url, address, self._timeout * CONNECTING / len(addresses))
             except OSError as error:
                 problem = error
             else:
+                self._good = address
                 sock.settimeout(2 * self._timeout)  # the caller's deadline comes first
                 return sock
         raise NotConnected from problem
@@ -116,11 +122,19 @@ class BriefTransport:
             sock.settimeout(patience)
             sock.connect(address)
             if self._peer.trust and url.scheme == "https":
-                return self._peer.trust.context.wrap_socket(sock, server_hostname=self._peer.host)
+                name = self._peer.host.rstrip(".")
+                return self._peer.trust.context.wrap_socket(sock, server_hostname=name)
         except BaseException:
             sock.close()
             raise
         return sock
+
+
+def _by_turns(addresses: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """One of each family, then the next ones: a whole family may be dead."""
+    families = list(dict.fromkeys(address[0] for address in addresses))
+    place = {family: count() for family in families}
+    return sorted(addresses, key=lambda address: next(place[address[0]]))
 
 
 def _authority(url: SplitResult) -> str:

@@ -30,9 +30,10 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
 def _is_http(text: str) -> bool:
     try:
         url: SplitResult = urlsplit(text)
-        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        plain = bool(url.hostname) and url.port != 0 and "\\" not in url.netloc
     except ValueError:
         return False
+    return plain and url.scheme in {"http", "https"}
 
 
 def _value(environment: Mapping[str, str], name: str) -> str:

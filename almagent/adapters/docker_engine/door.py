@@ -205,13 +205,13 @@ class _Stream(Generic[T]):
         self._client: Client | None = None
 
     def run(self) -> None:
-        from almagent.adapters.docker_engine.client import translate  # noqa: PLC0415
+        from almagent.adapters.docker_engine.client import is_answer, translate  # noqa: PLC0415
 
         try:
             self._client = self._door.open(self._idle)
             self._read(self._client)
         except Exception as exc:  # noqa: BLE001  a thread has nobody else to tell
-            if not self._stopped.is_set():
+            if not self._stopped.is_set() and not is_answer(exc):
                 self._door.close()
             self._hand(translate(self._what, exc, self._idle))
         finally:

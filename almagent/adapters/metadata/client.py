@@ -11,7 +11,6 @@ quarter less here than by aiohttp, whose loading would be half of what `almagent
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import re
 import ssl
@@ -34,7 +33,8 @@ LARGE = (
 )  # bytes; lists of events and OpenStack's document, which holds the user's own keys
 HEAD = 16 * 1024  # bytes of status and headers, as many as common servers send at most
 SAFE = "%/?&=:@!$'()*+,;[]~"  # what stands for itself in the target of a request, beside letters and digits
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
 
 
 class Silent(Unavailable):
@@ -104,7 +104,11 @@ class Client:
             return answer  # noqa: TRY300  an else would not have `answer` checked before
         except TimeoutError as exc:
             raise Silent(f"cannot read {name}: no whole answer within {deadline:g} s") from exc
-        except (OSError, http.client.HTTPException, ValueError) as exc:
+        except Unavailable:
+            raise
+        except (
+            Exception
+        ) as exc:  # whoever answers is not trusted: what cannot be taken apart is unknown
             raise Unavailable(f"cannot read {name}: {_reason(exc)}") from exc
         finally:
             self._on_call(name, outcome, time.monotonic() - begun)
@@ -170,7 +174,11 @@ class _Answer(asyncio.Protocol):
         if len(self.said) > self._most:
             return True
         end = self.said.find(b"\r\n\r\n") + 4
-        length = _LENGTH.search(self.said, 0, end) if end >= 4 else None
+        if end < 4:
+            return False
+        if _CHUNKED.search(self.said, 0, end):
+            return self.said.endswith(b"0\r\n\r\n")
+        length = _LENGTH.search(self.said, 0, end)
         return length is not None and len(self.said) >= end + int(length[1])
 
 
@@ -193,7 +201,7 @@ def _understood(name: str, said: bytes, method: str, cap: int) -> Answer:
     sock: Any = _Said(said)
     with WholeResponse(sock, method=method) as response:
         response.begin()
-        body = response.read()
+        body = response.body(cap + 1)
     if len(body) > cap:
         raise too_much
     return Answer(name, response.status, body.decode().strip(), response.headers)
@@ -202,6 +210,7 @@ def _understood(name: str, said: bytes, method: str, cap: int) -> Answer:
 def _reason(exc: Exception) -> str:
     """Short, and without addresses."""
     number = getattr(exc, "errno", None) or 0
-    if number > 0:
+    if number > 0 and not isinstance(exc, ssl.SSLError):
         return os.strerror(number)  # the library's text has addresses in it
-    return getattr(exc, "strerror", None) or type(exc).__name__
+    told = "" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", None)
+    return told or type(exc).__name__

@@ -109,4 +109,4 @@ class Session:
     def _granted(self, answer: Answer, header: str) -> int:
         """Seconds of life: what the service says, which may be less than was asked for."""
         told = answer.headers.get(header, "")
-        return min(int(told), self._life) if told.isdecimal() else self._life
+        return min(int(told), self._life) if re.fullmatch("[0-9]{1,9}", told) else self._life
