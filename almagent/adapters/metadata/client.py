@@ -106,9 +106,7 @@ class Client:
             raise Silent(f"cannot read {name}: no whole answer within {deadline:g} s") from exc
         except Unavailable:
             raise
-        except (
-            Exception
-        ) as exc:  # whoever answers is not trusted: what cannot be taken apart is unknown
+        except Exception as exc:  # of what a stranger says: it is unknown, whatever it is
             raise Unavailable(f"cannot read {name}: {_reason(exc)}") from exc
         finally:
             self._on_call(name, outcome, time.monotonic() - begun)
@@ -142,7 +140,9 @@ class Client:
             raise OSError(0, "no connection in time") from exc
         try:
             transport.write(request)
-            await answer.ended
+            problem = await answer.ended
+            if problem is not None:
+                raise problem
             return bytes(answer.said)
         finally:
             answer.ended.cancel()
@@ -152,8 +152,8 @@ class Client:
 class _Answer(asyncio.Protocol):
     """What is said on one connection, until it ends, the announced length is there, or it is too much."""
 
-    def __init__(self, ended: asyncio.Future[None], most: int) -> None:
-        self.ended = ended
+    def __init__(self, ended: asyncio.Future[Exception | None], most: int) -> None:
+        self.ended = ended  # with what broke it off
         self.said = bytearray()
         self._most = most
 
@@ -163,12 +163,8 @@ class _Answer(asyncio.Protocol):
             self.ended.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.ended.done():
-            return
-        if exc is None:
-            self.ended.set_result(None)
-        else:
-            self.ended.set_exception(exc)
+        if not self.ended.done():
+            self.ended.set_result(exc)
 
     def _is_whole(self) -> bool:
         if len(self.said) > self._most:
