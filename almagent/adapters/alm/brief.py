@@ -11,13 +11,14 @@ import os
 import socket
 import ssl
 import time
+from collections import defaultdict
 from contextlib import closing
 from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from almagent.adapters.alm.peer import BODY_LIMIT, Peer, look_up, too_large
+from almagent.adapters.alm.peer import BODY_LIMIT, Peer, counted, look_up, too_large
 from almagent.adapters.calls import OnCall
 from almagent.adapters.threads import Door
 from almagent.adapters.trust import ask
@@ -59,20 +60,15 @@ class BriefTransport:
 
     async def send(self, request: Request, token: str = "") -> Answer:
         """Raises Unavailable when no answer comes or it is too large. The caller sets the deadline."""
-        started, outcome = time.monotonic(), "failed"
         question = partial(self._door.call, self._exchange, request, token, timeout=self._timeout)
+        answer = ask(question, self._peer.trust, NotConnected)
         try:
-            answer: Answer = await ask(question, self._peer.trust, NotConnected)
-            outcome = str(answer.status)
+            return await counted(request, answer, self._on_call)
         except TimeoutError:  # the deadline's; it is an OSError, too
             raise
         except (http.client.HTTPException, OSError, ValueError) as error:
             why = _reason(error, self._peer.host)
             raise Unavailable(f"cannot {request.purpose}: {why}") from error
-        else:
-            return answer
-        finally:
-            self._on_call(request.name, outcome, time.monotonic() - started)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -132,8 +128,7 @@ class BriefTransport:
 
 def _by_turns(addresses: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """One of each family, then the next ones: a whole family may be dead."""
-    families = list(dict.fromkeys(address[0] for address in addresses))
-    place = {family: count() for family in families}
+    place: defaultdict[int, count[int]] = defaultdict(count)  # of each family
     return sorted(addresses, key=lambda address: next(place[address[0]]))
 
 

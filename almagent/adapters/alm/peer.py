@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
 from almagent.adapters.alm.proxies import proxy_for
+from almagent.adapters.calls import OnCall
 from almagent.adapters.trust import Trust
 from almagent.core.frozen import frozen
+from almagent.core.wire import Answer, Request
 from almagent.ports import Refused, Unavailable
 
 BODY_LIMIT = 1 << 20  # bytes of an answer
@@ -38,6 +42,17 @@ def peer(url: str, ca_file: str, user_agent: str) -> Peer:
     }
     host = urlsplit(url).hostname or url
     return Peer(url.rstrip("/"), host, proxy, _trust(ca_file, needed=tls), headers)
+
+
+async def counted(request: Request, answer: Awaitable[Answer], on_call: OnCall) -> Answer:
+    """The answer. `on_call` is told its HTTP status, or "failed" where there is none."""
+    started, outcome = time.monotonic(), "failed"
+    try:
+        found = await answer
+        outcome = str(found.status)
+    finally:
+        on_call(request.name, outcome, time.monotonic() - started)
+    return found
 
 
 def too_large(purpose: str) -> Unavailable:

@@ -13,7 +13,7 @@ from functools import partial
 
 from yarl import URL
 
-from almagent.adapters.alm.peer import BODY_LIMIT, Peer, look_up, too_large
+from almagent.adapters.alm.peer import BODY_LIMIT, Peer, counted, look_up, too_large
 from almagent.adapters.calls import OnCall
 from almagent.adapters.http_library import aiohttp
 from almagent.adapters.threads import Door
@@ -44,26 +44,18 @@ class AiohttpTransport:
         """`timeout`: seconds that a name server gets."""
         self._peer = peer
         self._timeout = timeout
-        self._on_call = on_call  # the outcome is the HTTP status, or "failed"
+        self._on_call = on_call
         self._open_session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request, token: str = "") -> Answer:
         """Raises Unavailable when no answer comes or it is too large. The caller sets the deadline."""
-        started, outcome = time.monotonic(), "failed"
+        question = partial(self._exchange, request, token)
+        answer = ask(question, self._peer.trust, aiohttp.ClientConnectorError)
         try:
-            answer = await ask(
-                partial(self._exchange, request, token),
-                self._peer.trust,
-                aiohttp.ClientConnectorError,
-            )
-            outcome = str(answer.status)
+            return await counted(request, answer, self._on_call)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = _reason(error, self._peer.host)
             raise Unavailable(f"cannot {request.purpose}: {why}") from error
-        else:
-            return answer
-        finally:
-            self._on_call(request.name, outcome, time.monotonic() - started)
 
     async def close(self) -> None:
         if self._open_session is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import urllib3.exceptions
 
 from almagent.adapters.docker_engine import answers
+from almagent.adapters.docker_engine.reader import connected
 from almagent.adapters.docker_engine.sdk import (
     APIClient,
     APIError,
@@ -34,14 +35,7 @@ class _Connection(unixconn.UnixHTTPConnection):
     """The SDK's, which leaves its socket open when it cannot connect."""
 
     def connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self.timeout)
-            sock.connect(self.unix_socket)
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
+        self.sock = connected(self.unix_socket, self.timeout)
 
 
 class _OneConnection(unixconn.UnixHTTPConnectionPool):

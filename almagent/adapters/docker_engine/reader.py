@@ -71,7 +71,7 @@ class Client:
     def _get(self, path: str) -> Any:
         with closing(http.client.HTTPConnection("docker")) as connection:
             connection.response_class = WholeResponse
-            connection.sock = self._connected()
+            connection.sock = connected(self._path, self._idle)
             connection.request("GET", path)
             with closing(connection.getresponse()) as response:
                 body = response.read()
@@ -81,15 +81,17 @@ class Client:
         explanation = _explanation(body) or f"HTTP {response.status} {response.reason}"
         raise kind(response.status, explanation)
 
-    def _connected(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self._idle)
-            sock.connect(self._path)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+
+def connected(path: str, idle: float | None) -> socket.socket:
+    """To a unix socket; closed again where that fails."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(idle)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def is_answer(exc: BaseException) -> bool:

@@ -205,8 +205,9 @@ def _understood(name: str, said: bytes, method: str, cap: int) -> Answer:
 
 def _reason(exc: Exception) -> str:
     """Short, and without addresses."""
+    if isinstance(exc, ssl.SSLError):  # its numbers are OpenSSL's
+        return type(exc).__name__
     number = getattr(exc, "errno", None) or 0
-    if number > 0 and not isinstance(exc, ssl.SSLError):
+    if number > 0:
         return os.strerror(number)  # the library's text has addresses in it
-    told = "" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", None)
-    return told or type(exc).__name__
+    return getattr(exc, "strerror", None) or type(exc).__name__

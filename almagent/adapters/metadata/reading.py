@@ -139,7 +139,7 @@ class Watchlist:
             else:
                 self._take(read, answer)
                 clear.append(read)
-        heard = any(self._last[read] for read in (*clear, *kept)) if clear else False
+        heard = bool(clear) and any(self._last[read] for read in (*clear, *kept))
         if unknown and not heard:
             raise unknown
         return tuple(notice for notices in self._last.values() for notice in notices)
